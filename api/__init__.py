@@ -1,0 +1,1 @@
+"""Serves: the command line, the REST service, the pages and the durable worker behind them."""

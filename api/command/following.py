@@ -1,0 +1,76 @@
+"""Follows a study by its events in the archive and shows progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from planner.archive import Archive, EventRecord, StudyRecord
+from planner.archive.statuses import TERMINAL
+
+POLL_SECONDS = 0.25
+
+
+def follow(
+    archive: Archive, study_id: str, quiet: bool = False, tick: Callable[[], None] = lambda: None
+) -> StudyRecord:
+    """Wait for a study's end, showing trials, proposals and a progress bar.
+
+    Args:
+        archive: where the study is.
+        study_id: which.
+        quiet: show nothing.
+        tick: called at every look.
+    """
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    from api.command.output import err
+
+    with Progress(*columns, console=err, transient=True, disable=quiet) as progress:
+        task = progress.add_task("waiting for a worker", total=None, rate="")
+        last = 0
+        while True:
+            study = archive.studies.get(study_id)
+            events = archive.events.after(study_id, last)
+            for event in events:
+                last = event.id
+                _show(progress, task, event, quiet)
+            if study.status in TERMINAL and not events:
+                return study
+            tick()
+            if not events:
+                time.sleep(POLL_SECONDS)
+
+
+def _show(progress: Progress, task: object, event: EventRecord, quiet: bool) -> None:
+    p = event.payload
+    if event.kind == "progress":
+        rate = f"{p['draws_per_second']:,.0f} draws/s"
+        progress.update(
+            task,  # type: ignore[arg-type]
+            description=f"{p['what']}: {p['stage']} with {p['model']}",
+            completed=p["done"],
+            total=p["total"],
+            rate=rate,
+        )
+    elif event.kind == "phase":
+        progress.update(task, description=f"{p['phase']} (round {p['round']})", total=None, rate="")  # type: ignore[arg-type]
+    elif quiet:
+        return
+    elif event.kind == "trial":
+        score = "not evaluated" if p["score"] is None else f"{p['score']:.3f}"
+        progress.console.print(
+            f"trial {p['trial_no']:>3}  {score}  {p['allocation']}  [dim]{p['new_draws']:,} new draws[/]", highlight=False
+        )
+    elif event.kind == "proposal" and not p["accepted"]:
+        progress.console.print(f"[yellow]refused[/] {p['allocation']}: {p['reason']}", highlight=False)
+    elif event.kind == "budget":
+        progress.console.print(f"[yellow]{p['message']}[/]", highlight=False)

@@ -1,0 +1,256 @@
+"""The commands. Each only enqueues and reads; studies run in the durable worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.command import output
+from api.command.session import exported, opened_archive, run_here, settings_for
+from env.spec.load import load_spec, spec_schema
+from planner.archive import StudyRecord
+from planner.archive.statuses import TERMINAL
+from planner.plans import PlanDocument
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Finds, proves and serves compute-optimal plans for multi-stage LLM pipelines.",
+)
+engine_app = typer.Typer(no_args_is_help=True, help="The torch engine as a server.")
+app.add_typer(engine_app, name="engine")
+
+Home = Annotated[
+    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for plan.yaml, report.json and report.html.")]
+StudyId = Annotated[str, typer.Argument(help="A study's id, the start of it, or its name.")]
+
+
+@app.command()
+def demo(
+    out: Out = Path("out/demo"),
+    home: Home = None,
+    proposer: Annotated[str | None, typer.Option(help="agent, insight or random; default: auto.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Run the bundled three-stage study on the embedded models and write its plan and report."""
+    from api.demo import demo_spec
+
+    with output.explained_errors():
+        spec = demo_spec()
+        if proposer is not None:
+            from env.spec.load import validated_spec
+
+            raw = spec.model_dump(mode="json")
+            spec = validated_spec({**raw, "proposer": {**raw["proposer"], "kind": proposer}})
+        study = run_here(settings_for(home), spec=spec, quiet=json)
+        _finish(study, home, out, json)
+
+
+@app.command()
+def run(
+    spec: Annotated[Path, typer.Argument(help="Study spec, YAML or JSON.")],
+    out: Out = Path("out"),
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Run a study from a spec file to its plan."""
+    with output.explained_errors():
+        study = run_here(settings_for(home), spec=load_spec(spec), quiet=json)
+        _finish(study, home, out / study.id, json)
+
+
+@app.command()
+def resume(study_id: StudyId, out: Out = Path("out"), home: Home = None, json: AsJson = False) -> None:
+    """Go on with a study that was interrupted; nothing settled is drawn again."""
+    with output.explained_errors():
+        settings = settings_for(home)
+        with opened_archive(settings) as archive:
+            found = archive.studies.find(study_id)
+        study = found if found.status == "done" else run_here(settings, resume=found.id, quiet=json)
+        _finish(study, home, out / study.id, json)
+
+
+@app.command()
+def check(spec: Annotated[Path, typer.Argument(help="Study spec, YAML or JSON.")], json: AsJson = False) -> None:
+    """Find everything wrong with a spec; runs nothing."""
+    from planner.space import SearchSpace
+
+    with output.explained_errors():
+        study = load_spec(spec)
+        space = SearchSpace(study)
+        size = space.size()
+        if json:
+            output.print_json({"name": study.name, "allocations": size})
+        else:
+            output.out.print(f"{study.name}: no faults; {size:,} allocations fit the plan budget", highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a study spec."""
+    output.print_json(spec_schema())
+
+
+@app.command()
+def studies(home: Home = None, json: AsJson = False, limit: int = 50) -> None:
+    """List studies, newest first."""
+    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
+        listed = archive.studies.list(limit)
+        output.print_json(listed) if json else output.out.print(output.studies_table(listed))
+
+
+@app.command()
+def show(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
+    """Show a study: where it is, its guidelines, and its plan once there is one."""
+    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
+        study = archive.studies.find(study_id)
+        guidelines = archive.guidelines.list(study.id)
+        plans = archive.plans.list(study.id)
+        if json:
+            output.print_json({"study": study, "guidelines": guidelines, "plans": plans})
+            return
+        output.out.print(output.studies_table([study]))
+        if study.error:
+            output.out.print(f"[red]{study.error}[/]", highlight=False)
+        if study.status == "done":
+            output.print_plan(PlanDocument.model_validate(dict(archive.plans.get(study.id).document)))
+            return
+        for guideline in guidelines:
+            output.out.print(f"  round {guideline.round}: {guideline.text}", highlight=False)
+
+
+@app.command()
+def trials(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
+    """List a study's trials."""
+    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
+        listed = archive.trials.list(archive.studies.find(study_id).id)
+        output.print_json(listed) if json else output.out.print(output.trials_table(listed))
+
+
+@app.command()
+def plan(
+    study_id: StudyId,
+    format: Annotated[str, typer.Option(help="yaml or json.")] = "yaml",
+    kind: Annotated[str, typer.Option(help="chosen (cheapest within one error of the best) or best.")] = "chosen",
+    home: Home = None,
+) -> None:
+    """Print a study's plan document."""
+    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
+        study = archive.studies.find(study_id)
+        if format not in ("yaml", "json") or kind not in ("chosen", "best"):
+            raise typer.BadParameter("--format is yaml or json, --kind is chosen or best")
+        record = archive.plans.get(study.id, kind)  # type: ignore[arg-type]
+        document = PlanDocument.model_validate(dict(record.document))
+        typer.echo(document.to_yaml() if format == "yaml" else document.model_dump_json(indent=2))
+
+
+@app.command()
+def cancel(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
+    """Ask a study to stop; what it drew is kept."""
+    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
+        study = archive.studies.find(study_id)
+        if study.status not in TERMINAL:
+            archive.studies.request_cancel(study.id)
+            if study.status == "queued":
+                archive.studies.set_status(study.id, "cancelled")
+        study = archive.studies.get(study.id)
+        if json:
+            output.print_json(study)
+        else:
+            word = "stops at its next stored draws" if study.status == "running" else f"is {study.status}"
+            output.out.print(f"study {study.id} {word}", highlight=False)
+
+
+@app.command()
+def serve(
+    home: Home = None,
+    host: Annotated[str | None, typer.Option(help="Loopback address to bind to.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default 8321.")] = None,
+) -> None:
+    """Serve REST, the pages and a worker in one process, on loopback."""
+    from api.serve import serve as serve_app
+
+    settings = settings_for(home)
+    changed = {k: v for k, v in (("host", host), ("port", port)) if v is not None}
+    with output.explained_errors():
+        serve_app(settings.model_copy(update=changed))
+
+
+@app.command()
+def worker(
+    home: Home = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Studies at a time.")] = 1,
+) -> None:
+    """Run queued studies until stopped."""
+    from planner.durable import Runtime
+
+    settings = settings_for(home)
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    with output.explained_errors(), Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency) as runtime:
+        output.err.print(f"worker {runtime.executor_id} on {runtime.archive.place}; stop with Ctrl-C", highlight=False)
+        stop.wait()
+
+
+@app.command()
+def doctor(home: Home = None, json: AsJson = False) -> None:
+    """Look for the usual troubles and say what to do."""
+    from api.command.doctor import examine
+
+    findings = examine(settings_for(home), os.environ)
+    if json:
+        output.print_json(findings)
+    else:
+        for finding in findings:
+            mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "trouble": "[red]trouble[/]"}[finding.level]
+            output.out.print(f"{mark:>18}  {finding.subject}: {finding.message}", highlight=False)
+    if any(f.level == "trouble" for f in findings):
+        raise typer.Exit(1)
+
+
+@engine_app.command("serve")
+def engine_serve(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="NAME=CHECKPOINT, or embedded names; default: all embedded models.")
+    ] = None,
+    host: str = "127.0.0.1",
+    port: int = 8322,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Serve checkpoints on the torch engine as an OpenAI-compatible server."""
+    from env.embedded import MODEL_NAMES, VERIFIER_NAME
+    from env.engine.server import serve as serve_engine
+    from env.spec.checkpoints import EMBEDDED, resolve_checkpoint
+
+    with output.explained_errors():
+        chosen: dict[str, Path] = {}
+        for item in models or [*MODEL_NAMES, VERIFIER_NAME]:
+            name, _, checkpoint = item.rpartition("=")
+            embedded = checkpoint if checkpoint.startswith(EMBEDDED) or name else f"{EMBEDDED}{checkpoint}"
+            chosen[name or checkpoint.removeprefix(EMBEDDED)] = resolve_checkpoint(embedded)
+        serve_engine(chosen, host=host, port=port, device=device)
+
+
+def _finish(study: StudyRecord, home: Path | None, out: Path, as_json: bool) -> None:
+    """Export a finished study and print it; exit 1 where it did not end well."""
+    with opened_archive(settings_for(home)) as archive:
+        study = archive.studies.get(study.id)
+        if study.status != "done":
+            output.err.print(f"[red]study {study.id} {study.status}[/]: {study.error or 'stopped on request'}")
+            raise typer.Exit(1)
+        files = exported(archive, study.id, out)
+        document = PlanDocument.model_validate(dict(archive.plans.get(study.id).document))
+        if as_json:
+            output.print_json({"study": study.id, "plan": document.model_dump(mode="json"), "files": files})
+            return
+        output.print_plan(document)
+        output.out.print(f"Wrote {', '.join(str(f) for f in files)}; study {study.id}", highlight=False)

@@ -1,0 +1,127 @@
+"""Prints results: tables for people, JSON for scripts, errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from env.allocation import Allocation
+from env.errors import ApportionError
+from env.spec import SpecError
+from planner.archive import StudyRecord, TrialRecord
+from planner.plans import PlanDocument, amount
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Records as JSON data."""
+    if isinstance(value, Allocation):
+        return value.to_json()
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(
+            {k: getattr(value, k) for k in value.__dataclass_fields__}
+            if any(isinstance(getattr(value, k), Allocation) for k in value.__dataclass_fields__)
+            else asdict(value)
+        )
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+@contextmanager
+def explained_errors() -> Iterator[None]:
+    """Turn our errors into a message and exit code 2; a traceback would tell a user nothing."""
+    try:
+        yield
+    except SpecError as error:
+        err.print(f"[bold red]The spec has {len(error.faults)} fault(s); nothing was queued.[/]")
+        for fault in error.faults:
+            err.print(f"  [yellow]{fault.path or 'spec'}[/]: {fault.message}", highlight=False)
+        raise typer.Exit(2) from None
+    except ApportionError as error:
+        err.print(f"[bold red]Error:[/] {error}", highlight=False)
+        raise typer.Exit(2) from None
+
+
+def studies_table(studies: list[StudyRecord]) -> Table:
+    """Studies, newest first."""
+    table = Table("id", "name", "status", "phase", "proposer", "created (UTC)")
+    for s in studies:
+        table.add_row(s.id, s.name, s.status, s.phase, s.proposer, f"{s.created_at:%Y-%m-%d %H:%M:%S}")
+    return table
+
+
+def trials_table(trials: list[TrialRecord]) -> Table:
+    """Trials with score, error and cost."""
+    table = Table("no", "split", "allocation", "score", "± SE", "cost per query", "new draws", "failed")
+    for t in trials:
+        table.add_row(
+            str(t.trial_no),
+            t.split,
+            str(t.allocation),
+            "not evaluated" if t.score is None else f"{t.score:.3f}",
+            "" if t.standard_error is None else f"{t.standard_error:.3f}",
+            amount(t.predicted_cost, t.unit),
+            f"{t.spend.new_draws:,}",
+            str(t.failed) if t.failed else "",
+        )
+    return table
+
+
+def print_plan(plan: PlanDocument) -> None:
+    """The plan, its cost and score, what it beat and the guidelines."""
+    table = Table("stage", "model", "strategy", "samples", "cost per query", title="The plan")
+    for stage in plan.stages:
+        table.add_row(
+            stage.stage, stage.model, stage.strategy, str(stage.samples), amount(stage.predicted_cost, plan.unit)
+        )
+    out.print(table)
+    measured = "" if plan.measured_cost is None else f" (measured {amount(plan.measured_cost, plan.unit)})"
+    out.print(
+        f"[bold]Cost[/] {amount(plan.predicted_cost, plan.unit)} per query{measured} "
+        f"of {amount(plan.budget, plan.unit)}",
+        highlight=False,
+    )
+    if plan.test_score is not None:
+        t = plan.test_score
+        out.print(
+            f"[bold]Test score[/] {t.estimate:.3f}, 95% interval {t.low:.3f} to {t.high:.3f} "
+            f"({t.examples} sealed examples, {t.method})",
+            highlight=False,
+        )
+    for rival in plan.rivals:
+        d = rival.difference
+        verb = {"better": "beats", "worse": "loses to", "cannot be told apart": "cannot be told apart from"}
+        out.print(
+            f"[bold]{verb[rival.verdict].capitalize()}[/] {rival.label} ({rival.score.estimate:.3f} at "
+            f"{amount(rival.predicted_cost, plan.unit)}): {d.estimate:+.3f}, 95% interval {d.low:+.3f} to {d.high:+.3f}",
+            highlight=False,
+        )
+    out.print("[bold]Guidelines[/]")
+    for guideline in plan.guidelines:
+        out.print(f"  - {guideline.text}", highlight=False)
+    spent = "; ".join(f"{line.ledger} {line.spent:,.0f} {line.unit}" for line in plan.ledgers)
+    out.print(f"[bold]Spent[/] {spent}; {plan.trials} trials, {plan.refused} proposals refused", highlight=False)

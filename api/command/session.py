@@ -1,0 +1,54 @@
+"""Opens archives, runs a study in this process or follows one that another worker runs, and exports results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from api.command.following import follow
+from api.settings import Settings
+from env.spec import StudySpec
+from planner.archive import Archive, StudyRecord, open_archive
+from planner.plans.report import write_report
+
+
+def settings_for(home: Path | None) -> Settings:
+    """Settings of the environment, the home folder from the command line first."""
+    return Settings() if home is None else Settings(home=home)
+
+
+@contextmanager
+def opened_archive(settings: Settings) -> Iterator[Archive]:
+    """The archive, closed at the end."""
+    archive = open_archive(settings.archive_url)
+    try:
+        yield archive
+    finally:
+        archive.close()
+
+
+def run_here(
+    settings: Settings, spec: StudySpec | None = None, resume: str | None = None, quiet: bool = False
+) -> StudyRecord:
+    """Submit or resume a study and wait for its end.
+
+    Another worker on the same archive may take it; where none lives, this process does the work.
+
+    Raises:
+        ApportionError: the archive cannot be used, or the study cannot be resumed.
+    """
+    from planner.durable import Runtime
+
+    with Runtime(settings.archive_url, settings.queue_url) as runtime:
+        if resume is not None:
+            study = runtime.resume(resume)
+        else:
+            assert spec is not None
+            study = runtime.submit(spec)
+        return follow(runtime.archive, study.id, quiet)
+
+
+def exported(archive: Archive, study_id: str, out: Path) -> list[Path]:
+    """Write plan.yaml, report.json and report.html of a finished study; returns their paths."""
+    return write_report(archive, study_id, out)

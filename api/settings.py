@@ -1,0 +1,38 @@
+"""Settings from the environment: where the archive lives and what the service binds to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from ``APPORTION_*`` variables; command-line options come first."""
+
+    model_config = SettingsConfigDict(env_prefix="APPORTION_", extra="ignore")
+
+    home: Path = Field(Path(".apportion"), description="Folder of the SQLite archive and of the job database.")
+    database_url: str | None = Field(
+        None, description="Archive; SQLite in the home folder by default, or postgresql://..."
+    )
+    jobs_url: str | None = Field(
+        None, description="Job database of DBOS; beside the archive by default (on PostgreSQL the same database)."
+    )
+    host: str = Field("127.0.0.1", description="Address the service binds to; loopback only in this version.")
+    port: int = Field(8321, ge=0, le=65535)
+
+    @property
+    def archive_url(self) -> str:
+        """URL of the archive."""
+        return self.database_url or f"sqlite:///{(self.home / 'archive.db').resolve()}"
+
+    @property
+    def queue_url(self) -> str:
+        """URL of the job database."""
+        if self.jobs_url:
+            return self.jobs_url
+        if self.database_url and not self.database_url.startswith("sqlite"):
+            return self.database_url
+        return f"sqlite:///{(self.home / 'jobs.db').resolve()}"

@@ -1,0 +1,1 @@
+"""Measures what the project claims; each module is a command that prints JSON."""

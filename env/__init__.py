@@ -1,0 +1,1 @@
+"""Executes: pipelines, strategies, sample bank, cost models, backends and metrics; knows no planner and no SQL."""

@@ -1,0 +1,62 @@
+"""Opens a backend for each model of a pipeline when it is first needed, and closes them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Protocol, assert_never
+
+from env.backends._base import Backend
+from env.spec.checkpoints import resolve_checkpoint
+from env.spec.pipeline import ModelSpec, OpenAIModel, TorchModel
+
+
+class Backends(Protocol):
+    """Backends by model name."""
+
+    def backend(self, model: str) -> Backend:
+        """The backend that serves a model; KeyError for an unknown name."""
+        ...
+
+
+class BackendPool:
+    """The backends of a pipeline's models, opened lazily; torch engines of one process share their weights."""
+
+    def __init__(self, models: Mapping[str, ModelSpec]) -> None:
+        self._models = dict(models)
+        self._open: dict[str, Backend] = {}
+
+    def backend(self, model: str) -> Backend:
+        """See `Backends.backend`."""
+        if model not in self._open:
+            self._open[model] = _open(self._models[model])
+        return self._open[model]
+
+    async def close(self) -> None:
+        """Close every backend that was opened."""
+        while self._open:
+            _, backend = self._open.popitem()
+            await backend.close()
+
+
+def _open(spec: ModelSpec) -> Backend:
+    # Imported here: torch takes seconds and openai some tenths of one; a study pays only for what it uses.
+    match spec:
+        case TorchModel():
+            from env.backends.torch_backend import TorchBackend
+
+            return TorchBackend(resolve_checkpoint(spec.checkpoint), device=spec.device)
+        case OpenAIModel():
+            from env.backends.openai_backend import OpenAIBackend
+
+            return OpenAIBackend(
+                base_url=spec.base_url,
+                model=spec.model,
+                revision=spec.revision,
+                api_key=os.environ.get(spec.api_key_env) if spec.api_key_env else None,
+                timeout_s=spec.timeout_s,
+                max_retries=spec.max_retries,
+                concurrency=spec.concurrency,
+            )
+        case _:  # pragma: no cover
+            assert_never(spec)

@@ -1,0 +1,37 @@
+"""Retrains the embedded models: ``python -m env.embedded.train --all``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from env.embedded.checkpoints import MODEL_NAMES, VERIFIER_NAME, WEIGHTS
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and train what it names, one after another, each on one thread."""
+    parser = argparse.ArgumentParser(prog="python -m env.embedded.train", description=__doc__)
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--all", action="store_true", help="the four models, then the verifier")
+    chosen.add_argument("--model", choices=[*MODEL_NAMES, VERIFIER_NAME], help="only this one")
+    parser.add_argument("--seed", type=int, default=0, help="decides initial weights and data (default 0)")
+    parser.add_argument("--steps", type=int, help="instead of the recipe's; the schedule shrinks with it")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the checkpoints")
+    options = parser.parse_args(arguments)
+    for name in [*MODEL_NAMES, VERIFIER_NAME] if options.all else [options.model]:
+        _train(name, options.out, options.seed, options.steps)
+
+
+def _train(name: str, out: Path, seed: int, steps: int | None) -> None:
+    from dataclasses import replace
+
+    from env.embedded.training import RECIPES, train_model
+
+    recipe = RECIPES[name]
+    if steps is not None:
+        recipe = replace(recipe, steps=steps)
+    train_model(name, out / name, recipe, seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Runs batches of allocations on examples and turns draws into per-example evidence."""
+
+from env.execution.environment import Environment
+from env.execution.evidence import ExampleEvidence, Spend, StageOutcome, TrialResult
+from env.execution.progress import Progress, ProgressSink
+
+__all__ = [
+    "Environment",
+    "ExampleEvidence",
+    "Progress",
+    "ProgressSink",
+    "Spend",
+    "StageOutcome",
+    "TrialResult",
+]

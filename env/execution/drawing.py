@@ -1,0 +1,155 @@
+"""Fills the bank: asks backends for exactly the draws that are missing and stores them as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from env.backends import Backend, Draw, DrawRequest, Failed, Message, Sampling, ScoreRequest, Settled
+from env.backends.pool import Backends
+from env.bank import PromptKey, SampleBank, draw_key, score_key
+from env.errors import ApportionError
+from env.execution.progress import Progress, ProgressSink
+
+FLUSH_DRAWS = 512
+"""Draws kept in memory before they are settled, at most; what a kill can lose."""
+
+FLUSH_SECONDS = 2.0
+
+
+@dataclass
+class Need:
+    """Draws one prompt must have."""
+
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    samples: int
+    """Indices 0..samples-1 are wanted."""
+
+
+@dataclass
+class Filled:
+    """What the bank holds after filling."""
+
+    draws: dict[PromptKey, tuple[Draw, ...]] = field(default_factory=dict)
+    failures: dict[PromptKey, str] = field(default_factory=dict)
+    """Prompts with a failed call, and why."""
+
+
+class Drawing:
+    """Draws into a bank on behalf of one batch."""
+
+    def __init__(self, bank: SampleBank, backends: Backends, origin: str, progress: ProgressSink) -> None:
+        self._bank = bank
+        self._backends = backends
+        self._origin = origin
+        self._progress = progress
+
+    async def fill(self, stage: str, needs: Mapping[PromptKey, Need]) -> Filled:
+        """Make the bank hold the wanted draws, model by model side by side.
+
+        Args:
+            stage: the stage's name, for progress.
+            needs: wanted draws by content key.
+        """
+        by_model: dict[str, dict[PromptKey, Need]] = {}
+        for key, need in needs.items():
+            by_model.setdefault(need.model, {})[key] = need
+        filled = Filled()
+        async with asyncio.TaskGroup() as group:
+            for model, wanted in sorted(by_model.items()):
+                group.create_task(self._fill_model(stage, model, wanted, filled))
+        return filled
+
+    async def fill_scores(
+        self, stage: str, verifier: str, candidates: Mapping[PromptKey, tuple[Message, ...]]
+    ) -> Filled:
+        """Make the bank hold a verifier's score of each candidate (messages that end with the candidate)."""
+        filled = Filled()
+        held = dict(await asyncio.to_thread(self._bank.held, list(candidates)))
+        missing = [key for key in candidates if key not in held]
+        backend = self._backends.backend(verifier)
+        requests = [ScoreRequest(candidates[key]) for key in missing]
+        if requests:
+            outcomes = self._asked(lambda: backend.score(requests), len(requests))
+            await self._settle(stage, verifier, backend, missing, outcomes, filled)
+            held.update(await asyncio.to_thread(self._bank.held, missing))
+        filled.draws.update(held)
+        return filled
+
+    async def _fill_model(self, stage: str, model: str, wanted: Mapping[PromptKey, Need], filled: Filled) -> None:
+        held = dict(await asyncio.to_thread(self._bank.held, list(wanted)))
+        keys: list[PromptKey] = []
+        requests: list[DrawRequest] = []
+        for key, need in wanted.items():
+            have = {draw.index for draw in held.get(key, ())}
+            indices = tuple(i for i in range(need.samples) if i not in have)
+            if indices:
+                keys.append(key)
+                requests.append(DrawRequest(need.messages, need.sampling, indices))
+        if requests:
+            backend = self._backends.backend(model)
+            outcomes = self._asked(lambda: backend.generate(requests), len(requests))
+            await self._settle(stage, model, backend, keys, outcomes, filled)
+            # Read back rather than trust memory: another process may have settled the same draw first.
+            held.update(await asyncio.to_thread(self._bank.held, keys))
+        filled.draws.update(held)
+
+    async def _asked(
+        self, ask: Callable[[], AsyncIterator[Settled | Failed]], count: int
+    ) -> AsyncIterator[Settled | Failed]:
+        """A backend's outcomes; one that cannot even start fails all its requests."""
+        answered: set[int] = set()
+        try:
+            async for outcome in ask():
+                answered.add(outcome.position)
+                yield outcome
+        except ApportionError as error:
+            for position in range(count):
+                if position not in answered:
+                    yield Failed(position, str(error))
+
+    async def _settle(
+        self,
+        stage: str,
+        model: str,
+        backend: Backend,
+        keys: list[PromptKey],
+        outcomes: AsyncIterator[Settled | Failed],
+        filled: Filled,
+    ) -> None:
+        started = flushed = time.monotonic()
+        buffer: dict[PromptKey, list[Draw]] = {}
+        waiting = settled = done = 0
+
+        async def flush() -> None:
+            nonlocal buffer, waiting, settled, flushed
+            if buffer:
+                await asyncio.to_thread(self._bank.settle, backend.identity, buffer)
+            settled, waiting, buffer, flushed = settled + waiting, 0, {}, time.monotonic()
+            self._progress(Progress(stage, model, done, len(keys), settled, time.monotonic() - started))
+
+        async for outcome in outcomes:
+            done += 1
+            if isinstance(outcome, Failed):
+                filled.failures[keys[outcome.position]] = outcome.reason
+            else:
+                draws = [replace(draw, origin=self._origin) for draw in outcome.draws]
+                buffer.setdefault(keys[outcome.position], []).extend(draws)
+                waiting += len(draws)
+            if waiting >= FLUSH_DRAWS or time.monotonic() - flushed > FLUSH_SECONDS:
+                await flush()
+        await flush()
+
+
+def key_of(backends: Backends, need: Need) -> PromptKey:
+    """Content key of a prompt's draws."""
+    return draw_key(backends.backend(need.model).identity, need.messages, need.sampling)
+
+
+def score_key_of(backends: Backends, verifier: str, messages: tuple[Message, ...]) -> PromptKey:
+    """Content key of a verifier's score."""
+    return score_key(backends.backend(verifier).identity, messages)

@@ -1,0 +1,132 @@
+"""Expected scores from the draws held: at the allocation itself and at every smaller k of each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from env.allocation import StageSetting
+from env.backends.pool import Backends
+from env.bank import PromptKey
+from env.execution.drawing import key_of
+from env.execution.evidence import CurvePoint
+from env.spec.pipeline import StageSpec
+from env.strategies import STRATEGIES, Candidate, Outcomes
+from env.tasks.example import Example, JsonValue
+from env.tasks.parsers import from_canonical
+
+if TYPE_CHECKING:
+    from env.execution.environment import Environment, Path
+
+LEAST_PROBABILITY = 1e-3
+"""Upstream outcomes rarer than this are left out of a curve; their mass is missing from the point's mass."""
+
+
+Settings = tuple[StageSetting, ...]
+Value = tuple[float, float]
+"""(sum of probability times score, sum of probability) over the outcomes whose value is known."""
+
+
+class Estimator:
+    """Propagates outcome distributions through the stages over the candidates held in memory.
+
+    At a stage, k random samples of the n held give each answer with a known probability; every distinct answer leads
+    to its own downstream prompt. Where that prompt's draws are held, its expected score is known; where not, its
+    probability is missing from the point's mass, and nothing is invented for it.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        candidates: Mapping[tuple[str, PromptKey], tuple[Candidate, ...]],
+        backends: Backends,
+    ) -> None:
+        self._environment = environment
+        self._stages = environment.pipeline.stages
+        self._candidates = candidates
+        self._backends = backends
+        self._values: dict[tuple[str, tuple[str | None, ...], Settings], Value] = {}
+        self._keys: dict[tuple[str, tuple[str | None, ...], str], PromptKey] = {}
+        self._outcomes: dict[tuple[PromptKey, str, int], Outcomes] = {}
+
+    def example(self, path: Path) -> tuple[float, dict[str, tuple[CurvePoint, ...]]]:
+        """Expected score of one allocation on one example, and its curve at each stage.
+
+        The score keeps the upstream outcomes as realised and takes the expectation over the last stage's draws; each
+        curve varies k at one stage, with everything upstream of it as realised and downstream as allocated.
+        """
+        curves: dict[str, tuple[CurvePoint, ...]] = {}
+        upstream: tuple[str | None, ...] = ()
+        for position, stage in enumerate(self._stages):
+            settings = tuple(path.allocation[s.name] for s in self._stages[position:])
+            points: list[CurvePoint] = []
+            for k in [k for k in stage.samples.values() if k <= settings[0].samples]:
+                value, mass = self._stage_value(
+                    path.example, upstream, path.keys[position], k, settings[0].strategy, settings[1:]
+                )
+                points.append((k, value, mass))
+            curves[stage.name] = tuple(points)
+            upstream = (*upstream, path.outcomes[position].answer)
+        last = self._stages[-1].name
+        setting = path.allocation[last]
+        score, _ = self._stage_value(path.example, upstream[:-1], path.keys[-1], setting.samples, setting.strategy, ())
+        return score, curves
+
+    def _stage_value(
+        self,
+        example: Example,
+        upstream: tuple[str | None, ...],
+        key: PromptKey,
+        samples: int,
+        strategy: str,
+        rest: Settings,
+    ) -> Value:
+        """Value of the stage after `upstream` with that many samples, later stages with the settings `rest`."""
+        value = mass = 0.0
+        for answer, probability in self._distribution(self._stages[len(upstream)].name, key, strategy, samples).items():
+            if not rest:
+                value += probability * self._environment.score_answer(answer, example)
+                mass += probability
+            elif probability >= LEAST_PROBABILITY:
+                inner_value, inner_mass = self._downstream(example, (*upstream, answer), rest)
+                value += probability * inner_value
+                mass += probability * inner_mass
+        return value, mass
+
+    def _downstream(self, example: Example, upstream: tuple[str | None, ...], rest: Settings) -> Value:
+        memo = (example.id, upstream, rest)
+        if memo not in self._values:
+            stage, setting = self._stages[len(upstream)], rest[0]
+            key = self._key(example, upstream, setting.model)
+            candidates = self._candidates.get((stage.name, key), ())
+            unscored = STRATEGIES[setting.strategy].needs_scores and any(c.score is None for c in candidates)
+            if len(candidates) < setting.samples or unscored:
+                self._values[memo] = (0.0, 0.0)
+            else:
+                self._values[memo] = self._stage_value(
+                    example, upstream, key, setting.samples, setting.strategy, rest[1:]
+                )
+        return self._values[memo]
+
+    def _key(self, example: Example, upstream: tuple[str | None, ...], model: str) -> PromptKey:
+        memo = (example.id, upstream, model)
+        if memo not in self._keys:
+            variables: dict[str, JsonValue] = dict(example.fields)
+            for stage, answer in zip(self._stages, upstream, strict=False):
+                variables[stage.name] = answer_variable(stage, answer)
+            need = self._environment.need(self._stages[len(upstream)], model, 1, variables)
+            self._keys[memo] = key_of(self._backends, need)
+        return self._keys[memo]
+
+    def _distribution(self, stage: str, key: PromptKey, strategy: str, samples: int) -> Outcomes:
+        memo = (key, strategy, samples)
+        if memo not in self._outcomes:
+            self._outcomes[memo] = STRATEGIES[strategy].outcomes(self._candidates[stage, key], samples)
+        return self._outcomes[memo]
+
+
+def answer_variable(stage: StageSpec, answer: str | None) -> JsonValue:
+    """What later prompts see of an answer: no answer is an empty set for ids and an empty text otherwise."""
+    if answer is None:
+        return [] if stage.parser.kind == "ids" else ""
+    return from_canonical(answer)

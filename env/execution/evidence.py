@@ -1,0 +1,95 @@
+"""What a trial leaves behind: per-example evidence, k-curves and what was spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from env.allocation import Allocation
+
+CurvePoint = tuple[int, float, float]
+"""(k, value, mass): sum of probability times score over the outcomes whose downstream draws are held, and their
+probability; value / mass is the expected score with k samples."""
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What one stage delivered on one example, along the realised path."""
+
+    stage: str
+    answer: str | None
+    """Canonical JSON of the aggregated answer; None where no draw could be parsed."""
+
+    prompt_key: str
+    """Content key of the stage's draws in the bank."""
+
+    samples: int
+    held: int
+    """Independent draws held behind this outcome (at least `samples`)."""
+
+    prompt_tokens: int
+    output_tokens: int
+    """Tokens of the `samples` draws the allocation asks for, whether new or reused."""
+
+
+@dataclass(frozen=True)
+class ExampleEvidence:
+    """One allocation on one example."""
+
+    example_id: str
+    status: Literal["scored", "failed"]
+    """``failed``: a model call failed, so the example was not evaluated. It is not a score of 0."""
+
+    score: float | None
+    """Expected metric given all held draws of the last stage, upstream as realised; None where failed."""
+
+    realised: float | None
+    """Metric of the answer that the first `samples` draws give."""
+
+    reason: str = ""
+    stages: tuple[StageOutcome, ...] = ()
+    curves: Mapping[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
+    """Stage -> a point for each allowed k up to the allocated one, the other stages as allocated."""
+
+    cost: float = 0.0
+    """Measured cost of this query in the plan's unit, as if every draw were new."""
+
+
+@dataclass(frozen=True)
+class Spend:
+    """What a batch or a trial really used: reused draws cost nothing."""
+
+    new_draws: int = 0
+    reused_draws: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+    """Of the new draws, in the plan's unit."""
+
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One allocation evaluated on a set of examples."""
+
+    allocation: Allocation
+    evidence: tuple[ExampleEvidence, ...]
+    predicted_cost: float
+    measured_cost: float | None
+    """Mean measured cost per query over the scored examples; None where none was scored."""
+
+    spend: Spend
+    """The part of the batch's new draws first asked for by this allocation."""
+
+    @property
+    def score(self) -> float | None:
+        """Mean score over the scored examples; None where none was."""
+        scored = [e.score for e in self.evidence if e.score is not None]
+        return sum(scored) / len(scored) if scored else None
+
+    @property
+    def failed(self) -> int:
+        """Examples that could not be evaluated."""
+        return sum(e.status == "failed" for e in self.evidence)

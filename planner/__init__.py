@@ -1,0 +1,1 @@
+"""Decides: the search loop, proposers, guidelines, statistics, plans and the archive."""

@@ -1,0 +1,45 @@
+"""Keeps studies, trials, evidence, draws, plans and ledgers in SQL, on SQLite or PostgreSQL."""
+
+from planner.archive.archive import Archive, open_archive
+from planner.archive.bank import SqlSampleBank
+from planner.archive.connection import open_engine
+from planner.archive.errors import ArchiveError, BudgetExhausted, NotFound, StatusConflict
+from planner.archive.migration import current_revision, head_revision, migrate
+from planner.archive.records import (
+    EventRecord,
+    GuidelineRecord,
+    KPoint,
+    LedgerUsage,
+    PlanRecord,
+    ProposalRecord,
+    ScheduleRecord,
+    StudyRecord,
+    StudyStatus,
+    TrialRecord,
+    WorkerRecord,
+)
+
+__all__ = [
+    "Archive",
+    "ArchiveError",
+    "BudgetExhausted",
+    "EventRecord",
+    "GuidelineRecord",
+    "KPoint",
+    "LedgerUsage",
+    "NotFound",
+    "PlanRecord",
+    "ProposalRecord",
+    "ScheduleRecord",
+    "SqlSampleBank",
+    "StatusConflict",
+    "StudyRecord",
+    "StudyStatus",
+    "TrialRecord",
+    "WorkerRecord",
+    "current_revision",
+    "head_revision",
+    "migrate",
+    "open_archive",
+    "open_engine",
+]

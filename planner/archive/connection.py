@@ -1,0 +1,174 @@
+"""Opens the database behind an archive, SQLite or PostgreSQL, with settings that suit many processes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+
+from planner.archive.errors import ArchiveError
+
+BUSY_TIMEOUT_S = 30.0
+"""How long a SQLite statement waits for another process's write."""
+
+CONNECT_TIMEOUT_S = 10
+"""How long PostgreSQL may take to answer a new connection."""
+
+WRITE_OPTION = "archive_write"
+"""Execution option of connections whose transactions write: SQLite takes its write lock at the start."""
+
+_ACCEPTED = "use sqlite:////path/to/archive.db or postgresql://user:password@host:5432/database"
+_DISK_FULL_SQLSTATE = "53100"
+
+
+def open_engine(url: str) -> Engine:
+    """Engine for an archive.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://...`` or ``postgres://...``.
+
+    Raises:
+        ArchiveError: the URL is none of these, or the folder of a SQLite file cannot be created. Nothing is connected
+            to yet; an unreachable server shows at the first use.
+    """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(
+            parsed,
+            json_serializer=_json_text,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "fallback_application_name": "apportion"},
+        )
+    _prepare_folder(parsed)
+    engine = create_engine(
+        parsed, json_serializer=_json_text, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
+    )
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def parse_url(url: str) -> URL:
+    """The URL with its driver spelled out.
+
+    Raises:
+        ArchiveError: not a database the archive supports. The message does not repeat the URL, which may hold a
+            password.
+    """
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise ArchiveError(f"the archive's URL cannot be read; {_ACCEPTED}") from None
+    kind = parsed.drivername.partition("+")[0]
+    if kind in ("postgres", "postgresql"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if kind != "sqlite":
+        raise ArchiveError(f"the archive cannot live in {kind!r}; {_ACCEPTED}")
+    if parsed.database in (None, "", ":memory:"):
+        raise ArchiveError("the archive needs a file, as several processes share it; use sqlite:////path/to/archive.db")
+    if str(parsed.database).startswith("file:"):
+        raise ArchiveError(f"the archive takes a plain path, not a file: URI; {_ACCEPTED}")
+    return parsed.set(drivername="sqlite+pysqlite")
+
+
+def label(url: URL) -> str:
+    """Where an archive lives, for people: never a user name, password or query."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    port = f":{url.port}" if url.port else ""
+    return f"postgresql://{url.host or 'local socket'}{port}/{url.database or ''}"
+
+
+@contextmanager
+def explained(engine: Engine) -> Iterator[None]:
+    """Turn a driver's errors inside the block into `ArchiveError` with what to do next."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        raise ArchiveError(_explanation(engine.url, error)) from error
+    except exc.TimeoutError as error:
+        raise ArchiveError(f"all connections to the archive at {label(engine.url)} are in use; try again") from error
+    except exc.StatementError as error:
+        if isinstance(error.orig, ArchiveError):
+            raise error.orig from error
+        raise ArchiveError(f"the archive cannot store this: {error.orig or error.args[0]}") from error
+    except UnicodeError as error:
+        raise ArchiveError(f"the archive cannot store this text: {error}") from error
+
+
+def _explanation(url: URL, error: exc.DBAPIError) -> str:
+    """What a driver's error means and what to do about it, without the password."""
+    place = label(url)
+    detail = str(error.orig).strip().partition("\n")[0]
+    if url.password:
+        detail = detail.replace(str(url.password), "***")
+    low = detail.lower()
+    if getattr(error.orig, "sqlstate", None) == _DISK_FULL_SQLSTATE or "disk is full" in low:
+        return f"the disk of the archive at {place} is full; free space and run again, nothing half-written was kept"
+    if "readonly database" in low:
+        return f"the archive at {place} is read-only for this user; give write permission to the file and its folder"
+    if "unable to open database file" in low:
+        return f"the archive at {place} cannot be opened; check that the folder exists and is writable"
+    if "not a database" in low or "malformed" in low:
+        return f"the file {place} is not a sound archive ({detail}); restore it from a copy or name another file"
+    if "database is locked" in low:
+        return f"the archive at {place} stayed locked for {BUSY_TIMEOUT_S:g} s; find the process that writes it"
+    if "no such table" in low or getattr(error.orig, "sqlstate", None) == "42P01":
+        return f"the archive at {place} has not been set up; migrate it first"
+    if isinstance(error, exc.OperationalError) and url.get_backend_name() == "postgresql":
+        return f"the archive at {place} cannot be reached: {detail}; check that the server runs and the URL is right"
+    if isinstance(error, exc.IntegrityError):
+        return f"the archive at {place} refuses this row: {detail}"
+    return f"the archive at {place} failed: {detail}"
+
+
+def _json_text(value: object) -> str:
+    """JSON in the strict sense, which both databases take: NaN and infinities have no place in it."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ArchiveError(f"the archive cannot store this as JSON: {error}") from error
+
+
+def _prepare_folder(url: URL) -> None:
+    folder = Path(str(url.database)).absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArchiveError(
+            f"the archive's folder {folder} cannot be created ({error.strerror}); name a writable one"
+        ) from error
+
+
+def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    """Settings of every SQLite connection; transactions are begun by `_begin_sqlite`, not by the driver."""
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    _use_write_ahead_log(connection)
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch a new file to WAL; SQLite does not wait here by itself when two processes do so at once."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at once where the transaction writes: upgrading a read lock later can fail at once."""
+    options: Any = connection.get_execution_options()
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITE_OPTION) else "BEGIN")

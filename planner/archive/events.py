@@ -1,0 +1,54 @@
+"""Events: what happened in a study, in order, for those who watch and those who come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import insert
+from sqlmodel import col, select
+
+from planner.archive.records import EventRecord
+from planner.archive.sessions import Sessions, serialise, utc_now
+from planner.archive.tables import EventRow, table_of
+
+
+class Events:
+    """The events of all studies; safe to share between threads."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        """Made by `Archive`."""
+        self._sessions = sessions
+
+    def append(self, study_id: str, kind: str, payload: Mapping[str, Any], key: str | None = None) -> int:
+        """Add an event and return its id.
+
+        The events of one study are committed in the order of their ids, so that a reader who has seen one id misses
+        none before it.
+
+        Args:
+            study_id: an existing study.
+            kind: for instance ``trial`` or ``phase``.
+            payload: JSON.
+            key: names the event within its study, so that a step that is run again adds none; None always adds one.
+
+        Raises:
+            ArchiveError: no such study, a payload that is not JSON, or the database failed.
+        """
+        values = {"study_id": study_id, "event_key": key, "kind": kind, "payload": dict(payload)}
+        with self._sessions.write() as session:
+            serialise(session, "events", study_id)
+            if key is not None:
+                known = select(EventRow.id).where(EventRow.study_id == study_id, EventRow.event_key == key)
+                existing = session.exec(known).first()
+                if existing is not None:
+                    return existing
+            added = session.connection().execute(insert(table_of(EventRow)).values(**values, created_at=utc_now()))
+            return int((added.inserted_primary_key or (0,))[0])
+
+    def after(self, study_id: str, last_id: int = 0, limit: int = 500) -> list[EventRecord]:
+        """Events with ids above `last_id`, oldest first, at most `limit`."""
+        query = select(EventRow).where(EventRow.study_id == study_id, col(EventRow.id) > last_id)
+        with self._sessions.read() as session:
+            rows = session.exec(query.order_by(col(EventRow.id)).limit(limit))
+            return [EventRecord(**row.model_dump(exclude={"event_key"})) for row in rows]

@@ -1,0 +1,41 @@
+"""Guidelines: what each round taught."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from sqlmodel import col, select
+
+from planner.archive.records import GuidelineRecord
+from planner.archive.sessions import Sessions, insert_missing, utc_now
+from planner.archive.tables import GuidelineRow
+
+
+class Guidelines:
+    """The guidelines of an archive; safe to share between threads."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        """Made by `Archive`."""
+        self._sessions = sessions
+
+    def record(self, *guidelines: GuidelineRecord) -> int:
+        """Store guidelines in one transaction; the first of each (study, round, position) wins.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            ArchiveError: no such study, or the database failed.
+        """
+        rows = [asdict(guideline) | {"created_at": utc_now()} for guideline in guidelines]
+        with self._sessions.write() as session:
+            return insert_missing(session.connection(), GuidelineRow, rows)
+
+    def list(self, study_id: str, round: int | None = None) -> list[GuidelineRecord]:
+        """Guidelines of a study, of one round where given, in order."""
+        query = select(GuidelineRow).where(GuidelineRow.study_id == study_id)
+        if round is not None:
+            query = query.where(GuidelineRow.round == round)
+        with self._sessions.read() as session:
+            rows = session.exec(query.order_by(col(GuidelineRow.round), col(GuidelineRow.position)))
+            return [GuidelineRecord(**row.model_dump()) for row in rows]

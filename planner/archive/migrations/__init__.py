@@ -1,0 +1,1 @@
+"""Changes the archive's schema step by step; run through `planner.archive.migrate`, not by hand."""

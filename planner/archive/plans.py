@@ -1,0 +1,64 @@
+"""Plans: what studies ended with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sqlmodel import col, select
+
+from env.allocation import Allocation
+from planner.archive.errors import NotFound
+from planner.archive.records import PlanKind, PlanRecord
+from planner.archive.sessions import Sessions, insert_missing, utc_now
+from planner.archive.tables import PlanRow
+
+
+class Plans:
+    """The plans of an archive; safe to share between threads."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        """Made by `Archive`."""
+        self._sessions = sessions
+
+    def record(self, study_id: str, kind: PlanKind, allocation: Allocation, document: Mapping[str, Any]) -> PlanRecord:
+        """Store a plan; the first of each kind wins. Returns the one the archive holds.
+
+        Raises:
+            ArchiveError: no such study, a document that is not JSON, or the database failed.
+        """
+        row = {
+            "study_id": study_id,
+            "kind": kind,
+            "allocation": allocation.to_json(),
+            "document": dict(document),
+            "created_at": utc_now(),
+        }
+        with self._sessions.write() as session:
+            insert_missing(session.connection(), PlanRow, [row])
+            return _record(session.get_one(PlanRow, (study_id, kind)))
+
+    def get(self, study_id: str, kind: PlanKind = "chosen") -> PlanRecord:
+        """A study's plan.
+
+        Raises:
+            NotFound: the study has none (yet).
+        """
+        with self._sessions.read() as session:
+            row = session.get(PlanRow, (study_id, kind))
+            if row is None:
+                raise NotFound(f"study {study_id!r} has no {kind} plan; it has one when it is done")
+            return _record(row)
+
+    def list(self, study_id: str | None = None, limit: int = 100) -> list[PlanRecord]:
+        """Plans, newest first; of one study where given."""
+        query = select(PlanRow).order_by(col(PlanRow.created_at).desc(), col(PlanRow.kind).desc()).limit(limit)
+        if study_id is not None:
+            query = query.where(PlanRow.study_id == study_id)
+        with self._sessions.read() as session:
+            return [_record(row) for row in session.exec(query)]
+
+
+def _record(row: PlanRow) -> PlanRecord:
+    allocation = Allocation.from_json(row.allocation)
+    return PlanRecord(row.study_id, cast(PlanKind, row.kind), allocation, row.document, row.created_at)

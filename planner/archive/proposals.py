@@ -1,0 +1,57 @@
+"""Proposals: what was suggested, on what prompt, and what review said."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlmodel import col, select
+
+from env.allocation import Allocation
+from planner.archive.records import ProposalRecord
+from planner.archive.sessions import Sessions, insert_missing, utc_now
+from planner.archive.tables import ProposalRow
+
+
+class Proposals:
+    """The proposals of an archive; safe to share between threads."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        """Made by `Archive`."""
+        self._sessions = sessions
+
+    def record(self, *proposals: ProposalRecord) -> int:
+        """Store proposals in one transaction; the first of each (study, round, attempt, position) wins.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            ArchiveError: no such study, or the database failed.
+        """
+        rows = [_values(proposal) for proposal in proposals]
+        with self._sessions.write() as session:
+            return insert_missing(session.connection(), ProposalRow, rows)
+
+    def list(self, study_id: str, round: int | None = None) -> list[ProposalRecord]:
+        """Proposals of a study, of one round where given, in the order they were made."""
+        query = select(ProposalRow).where(ProposalRow.study_id == study_id)
+        if round is not None:
+            query = query.where(ProposalRow.round == round)
+        query = query.order_by(col(ProposalRow.round), col(ProposalRow.attempt), col(ProposalRow.position))
+        with self._sessions.read() as session:
+            return [_record(row) for row in session.exec(query)]
+
+
+def _values(proposal: ProposalRecord) -> dict[str, Any]:
+    allocation = proposal.allocation
+    return asdict(proposal) | {
+        "allocation": None if allocation is None else allocation.to_json(),
+        "allocation_key": proposal.allocation_key,
+        "created_at": utc_now(),
+    }
+
+
+def _record(row: ProposalRow) -> ProposalRecord:
+    values = row.model_dump(exclude={"allocation", "allocation_key"})
+    return ProposalRecord(allocation=Allocation.from_json(row.allocation) if row.allocation else None, **values)

@@ -1,0 +1,215 @@
+"""What the archive answers and accepts: frozen, with no tie to the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from env.allocation import Allocation
+from env.execution.evidence import Spend
+
+StudyStatus = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
+Split = Literal["search", "test"]
+Ledger = Literal["search", "proposer"]
+PlanKind = Literal["chosen", "best"]
+Verdict = Literal["accepted", "refused"]
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """One search and how far it is. Times are in UTC."""
+
+    id: str
+    name: str
+    spec: Mapping[str, Any]
+    """The study's specification as JSON."""
+
+    status: StudyStatus
+    proposer: str
+    """The proposer that runs, once resolved; empty before."""
+
+    seed: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    phase: str
+    """The node of the loop it is in, for people; empty before the start."""
+
+    round: int
+    error: str
+    """Why it failed; empty where it did not."""
+
+    cancel_requested: bool
+    idempotency_key: str | None
+    schedule_name: str | None
+
+
+@dataclass(frozen=True)
+class KPoint:
+    """What all examples of a trial together say about k samples at one stage."""
+
+    k: int
+    score: float | None
+    """Sum of values over sum of masses; None where no example knows this k."""
+
+    coverage: float
+    """Mean mass over the scored examples: how much of the outcomes' probability the held draws answer for."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One allocation evaluated on one split, without its per-example evidence."""
+
+    study_id: str
+    trial_no: int
+    split: Split
+    round: int
+    allocation: Allocation
+    status: Literal["done", "failed"]
+    """``failed``: no example could be scored. It is not a score of 0."""
+
+    score: float | None
+    standard_error: float | None
+    """Sample standard deviation over the scored examples / sqrt of their number; None below two of them."""
+
+    scored: int
+    failed: int
+    predicted_cost: float
+    measured_cost: float | None
+    unit: str
+    """Of the costs, per query."""
+
+    spend: Spend
+    curves: Mapping[str, tuple[KPoint, ...]]
+    """Stage -> a point for each k known, ascending, the other stages as allocated."""
+
+    created_at: datetime
+
+    @property
+    def allocation_key(self) -> str:
+        """The allocation as text; equal where the allocations are."""
+        return str(self.allocation)
+
+
+@dataclass(frozen=True)
+class ProposalRecord:
+    """One allocation somebody suggested, and what review said."""
+
+    study_id: str
+    round: int
+    attempt: int
+    """0 for the first batch of a round; counts up as refusals go back to the proposer."""
+
+    position: int
+    allocation: Allocation | None
+    """None where the suggestion could not be read as an allocation."""
+
+    origin: str
+    """Who: initial, agent, insight, random, fill..."""
+
+    verdict: Verdict
+    verdict_reason: str = ""
+    reason: str = ""
+    """Why the proposer suggests it."""
+
+    expected_score: float | None = None
+    prompt: str | None = None
+    reply: str | None = None
+    llm_model: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    created_at: datetime | None = None
+    """Set by the archive; ignored when recording."""
+
+    @property
+    def allocation_key(self) -> str:
+        """The allocation as text; empty where there is none."""
+        return "" if self.allocation is None else str(self.allocation)
+
+
+@dataclass(frozen=True)
+class GuidelineRecord:
+    """What a round taught."""
+
+    study_id: str
+    round: int
+    position: int
+    insight: int
+    """Which of the paper's insights it follows, 1-3; 0 for none of them."""
+
+    stage: str | None
+    text: str
+    structured: Mapping[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = None
+    """Set by the archive; ignored when recording."""
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """What a study ended with."""
+
+    study_id: str
+    kind: PlanKind
+    """``chosen``: the cheapest within one standard error of the best; ``best``: the best."""
+
+    allocation: Allocation
+    document: Mapping[str, Any]
+    """The full plan document as JSON."""
+
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class LedgerUsage:
+    """Where a ledger stands."""
+
+    settled: float
+    reserved: float
+    """Open reservations only."""
+
+    unit: str
+    """Empty while the ledger has no entry."""
+
+    @property
+    def total(self) -> float:
+        """Settled and openly reserved."""
+        return self.settled + self.reserved
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """One thing that happened in a study."""
+
+    id: int
+    """Grows with every event of a study, in the order readers can see them."""
+
+    study_id: str
+    kind: str
+    payload: Mapping[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """One process that runs studies."""
+
+    executor_id: str
+    host: str
+    pid: int
+    started_at: datetime
+    last_beat: datetime
+
+
+@dataclass(frozen=True)
+class ScheduleRecord:
+    """A study that is run again and again."""
+
+    name: str
+    spec: Mapping[str, Any]
+    cron: str
+    timezone: str
+    created_at: datetime
+    paused: bool
+    last_fired_at: datetime | None

@@ -1,0 +1,209 @@
+"""Studies: creating, finding and moving them from status to status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sqlmodel import Session, and_, col, or_, select, update
+
+from planner.archive.errors import ArchiveError, NotFound, StatusConflict
+from planner.archive.records import StudyRecord, StudyStatus
+from planner.archive.sessions import Sessions, insert_missing, utc_now
+from planner.archive.statuses import TERMINAL, may_follow
+from planner.archive.tables import StudyRow
+
+_SHOWN_MATCHES = 10
+
+
+class Studies:
+    """The studies of an archive; safe to share between threads."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        """Made by `Archive`."""
+        self._sessions = sessions
+
+    def create(
+        self,
+        id: str,
+        name: str,
+        spec_json: Mapping[str, Any],
+        seed: int,
+        idempotency_key: str | None = None,
+        schedule_name: str | None = None,
+    ) -> StudyRecord:
+        """Queue a study, or return the one that has this idempotency key or this id already.
+
+        Raises:
+            ArchiveError: the database failed, or the specification is not JSON.
+        """
+        row = StudyRow(
+            id=id,
+            name=name,
+            spec=dict(spec_json),
+            status="queued",
+            proposer="",
+            seed=seed,
+            created_at=utc_now(),
+            phase="",
+            round=0,
+            error="",
+            cancel_requested=False,
+            idempotency_key=idempotency_key,
+            schedule_name=schedule_name,
+        )
+        with self._sessions.write() as session:
+            insert_missing(session.connection(), StudyRow, [row.model_dump()])
+            if idempotency_key is not None:
+                keyed = session.exec(select(StudyRow).where(StudyRow.idempotency_key == idempotency_key)).first()
+                if keyed is not None:
+                    return _record(keyed)
+            return _record(_required(session, id))
+
+    def get(self, study_id: str) -> StudyRecord:
+        """The study with exactly this id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self._sessions.read() as session:
+            return _record(_required(session, study_id))
+
+    def find(self, prefix: str) -> StudyRecord:
+        """The study a person means: by id, by exact name (the newest of them), or by the unique start of its id.
+
+        Raises:
+            NotFound: nothing matches.
+            ArchiveError: several ids start like this; the message lists them.
+        """
+        with self._sessions.read() as session:
+            exact = session.get(StudyRow, prefix)
+            if exact is not None:
+                return _record(exact)
+            newest_first = (col(StudyRow.created_at).desc(), col(StudyRow.id).desc())
+            named = session.exec(select(StudyRow).where(StudyRow.name == prefix).order_by(*newest_first)).first()
+            if named is not None:
+                return _record(named)
+            starts = col(StudyRow.id).startswith(prefix, autoescape=True)
+            matches = session.exec(select(StudyRow).where(starts).order_by(*newest_first).limit(_SHOWN_MATCHES)).all()
+            if not prefix or not matches:
+                raise NotFound(f"no study has the id or name {prefix!r}; list the studies to see what there is")
+            if len(matches) > 1:
+                listed = ", ".join(f"{row.id} ({row.name})" for row in matches)
+                raise ArchiveError(f"{prefix!r} fits several studies: {listed}; give more of the id")
+            return _record(matches[0])
+
+    def list(
+        self,
+        limit: int = 50,
+        before: str | None = None,
+        status: StudyStatus | None = None,
+        name_contains: str = "",
+    ) -> list[StudyRecord]:
+        """Studies, newest first.
+
+        Args:
+            limit: how many at most.
+            before: id of the last study of the page before.
+            status: only these.
+            name_contains: only studies whose name contains this, whatever the case.
+
+        Raises:
+            NotFound: `before` names no study.
+        """
+        query = select(StudyRow).order_by(col(StudyRow.created_at).desc(), col(StudyRow.id).desc()).limit(limit)
+        if status is not None:
+            query = query.where(StudyRow.status == status)
+        if name_contains:
+            query = query.where(col(StudyRow.name).icontains(name_contains, autoescape=True))
+        with self._sessions.read() as session:
+            if before is not None:
+                last = _required(session, before)
+                same_moment = and_(col(StudyRow.created_at) == last.created_at, col(StudyRow.id) < last.id)
+                query = query.where(or_(col(StudyRow.created_at) < last.created_at, same_moment))
+            return [_record(row) for row in session.exec(query)]
+
+    def set_status(self, study_id: str, status: StudyStatus, error: str = "") -> StudyRecord:
+        """Move a study to another status; setting the one it has changes nothing.
+
+        The first move to ``running`` sets `started_at`, a final one `finished_at`.
+
+        Args:
+            study_id: which.
+            status: the new one.
+            error: why it failed.
+
+        Raises:
+            NotFound: no such study.
+            StatusConflict: this status cannot follow the one the study has; final ones are final.
+        """
+        with self._sessions.write() as session:
+            row = _required(session, study_id, lock=True)
+            before = cast(StudyStatus, row.status)
+            if before == status:
+                return _record(row)
+            if not may_follow(before, status):
+                raise StatusConflict(f"study {study_id} is {before} and cannot become {status}")
+            row.status = status
+            row.error = error
+            if status == "running" and row.started_at is None:
+                row.started_at = utc_now()
+            if status in TERMINAL:
+                row.finished_at = utc_now()
+            session.add(row)
+            session.flush()
+            return _record(row)
+
+    def set_proposer(self, study_id: str, proposer: str) -> None:
+        """Store which proposer runs, once ``auto`` is resolved.
+
+        Raises:
+            NotFound: no such study.
+        """
+        self._change(study_id, proposer=proposer)
+
+    def set_progress(self, study_id: str, phase: str, round: int) -> None:
+        """Store where in the loop a study is.
+
+        Raises:
+            NotFound: no such study.
+        """
+        self._change(study_id, phase=phase, round=round)
+
+    def request_cancel(self, study_id: str) -> None:
+        """Ask a study to stop; it does so between two trials. A finished study stays as it is.
+
+        Raises:
+            NotFound: no such study.
+        """
+        self._change(study_id, cancel_requested=True)
+
+    def cancel_requested(self, study_id: str) -> bool:
+        """Whether somebody asked the study to stop.
+
+        Raises:
+            NotFound: no such study.
+        """
+        return self.get(study_id).cancel_requested
+
+    def _change(self, study_id: str, **values: Any) -> None:
+        with self._sessions.write() as session:
+            statement = update(StudyRow).where(col(StudyRow.id) == study_id).values(**values)
+            if session.connection().execute(statement).rowcount == 0:
+                raise _missing(study_id)
+
+
+def _required(session: Session, study_id: str, lock: bool = False) -> StudyRow:
+    row = session.get(StudyRow, study_id, with_for_update=lock or None)
+    if row is None:
+        raise _missing(study_id)
+    return row
+
+
+def _missing(study_id: str) -> NotFound:
+    return NotFound(f"the archive has no study {study_id!r}; list the studies to see what there is")
+
+
+def _record(row: StudyRow) -> StudyRecord:
+    values = row.model_dump()
+    return StudyRecord(**values)

@@ -1,0 +1,100 @@
+"""Chooses the plan: the best, and the cheapest that cannot be told apart from it by more than its error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from env.allocation import Allocation
+from env.execution.evidence import ExampleEvidence
+from planner.evidence.intervals import Interval, paired_difference
+
+MIN_SHARE = 0.9
+"""A trial with fewer of its examples scored than this cannot become the plan."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A trial that may become the plan."""
+
+    trial_no: int
+    allocation: Allocation
+    score: float
+    cost: float
+    """Predicted cost per query."""
+
+    scores: Mapping[str, float]
+    """Score by example id, scored examples only."""
+
+    share: float
+    """Share of its examples that were scored."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The plan and what it was chosen from."""
+
+    chosen: Contender
+    best: Contender
+    runner_up: Contender | None
+    """The best trial that is neither chosen nor best."""
+
+
+def contender(
+    trial_no: int, allocation: Allocation, cost: float, evidence: Sequence[ExampleEvidence]
+) -> Contender | None:
+    """A trial as a contender; None where nothing was scored."""
+    scores = {e.example_id: e.score for e in evidence if e.score is not None}
+    if not scores:
+        return None
+    return Contender(
+        trial_no, allocation, sum(scores.values()) / len(scores), cost, scores, len(scores) / max(1, len(evidence))
+    )
+
+
+def compare(left: Contender, right: Contender) -> Interval | None:
+    """Paired difference left - right over the examples scored in both; None where there are none."""
+    shared = sorted(left.scores.keys() & right.scores.keys())
+    if not shared:
+        return None
+    return paired_difference([left.scores[i] for i in shared], [right.scores[i] for i in shared])
+
+
+def choose(contenders: Sequence[Contender]) -> Choice:
+    """Pick the best and the cheapest within one standard error of it.
+
+    The error is that of the paired difference over shared examples, which is what "as good as" means for two
+    allocations on one data set (the one-standard-error rule of Breiman et al. 1984, made paired).
+
+    Raises:
+        ValueError: there is no contender.
+    """
+    eligible = [c for c in contenders if c.share >= MIN_SHARE] or list(contenders)
+    if not eligible:
+        raise ValueError("no trial has a score: there is no plan to choose")
+    best = min(eligible, key=lambda c: (-c.score, c.cost, c.trial_no))
+    within = [c for c in eligible if c is best or _within_one_error(best, c)]
+    chosen = min(within, key=lambda c: (c.cost, -c.score, c.trial_no))
+    others = [c for c in eligible if c.allocation not in (best.allocation, chosen.allocation)]
+    return Choice(chosen, best, min(others, key=lambda c: (-c.score, c.cost, c.trial_no), default=None))
+
+
+def _within_one_error(best: Contender, other: Contender) -> bool:
+    if other.cost >= best.cost:
+        return False
+    shared = sorted(best.scores.keys() & other.scores.keys())
+    if len(shared) < 2:
+        return False
+    differences = [best.scores[i] - other.scores[i] for i in shared]
+    mean = sum(differences) / len(differences)
+    variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
+    return mean <= (variance / len(differences)) ** 0.5
+
+
+def pareto(contenders: Sequence[Contender]) -> list[Contender]:
+    """The contenders no other beats in score at the same or a lower cost, cheapest first."""
+    front: list[Contender] = []
+    for candidate in sorted(contenders, key=lambda c: (c.cost, -c.score, c.trial_no)):
+        if not front or candidate.score > front[-1].score:
+            front.append(candidate)
+    return front

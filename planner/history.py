@@ -1,0 +1,83 @@
+"""What a proposer may see of a study: a frozen view of its archive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from env.allocation import Allocation
+
+
+@dataclass(frozen=True)
+class CurveEstimate:
+    """Expected score with k samples at one stage, the others as allocated."""
+
+    samples: int
+    score: float
+    coverage: float
+    """Probability mass of upstream outcomes whose downstream draws are held; below 1 the score rests on part of it."""
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One finished trial on the search split."""
+
+    trial_no: int
+    round: int
+    allocation: Allocation
+    score: float
+    standard_error: float
+    """Of the mean over examples; differences between trials are paired and mostly far smaller."""
+
+    cost: float
+    """Predicted cost per query, in the plan's unit."""
+
+    measured_cost: float
+    new_draws: int
+    curves: Mapping[str, tuple[CurveEstimate, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RefusedView:
+    """A proposal that review refused."""
+
+    round: int
+    allocation: Allocation | None
+    raw: str
+    """What was proposed, as far as it could be read."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Guideline:
+    """What was concluded from the archive, in words and in structured form."""
+
+    round: int
+    insight: int
+    """1 model preference, 2 samples and plateau, 3 budget split, 0 anything else."""
+
+    text: str
+    stage: str | None = None
+    structured: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything a proposer decides from; equal histories give equal proposals (LLMs aside)."""
+
+    round: int
+    trials: tuple[TrialView, ...]
+    refused: tuple[RefusedView, ...] = ()
+    guidelines: tuple[Guideline, ...] = ()
+    trials_left: int = 0
+
+    @property
+    def tried(self) -> frozenset[Allocation]:
+        """Allocations that have run."""
+        return frozenset(trial.allocation for trial in self.trials)
+
+    @property
+    def best(self) -> TrialView | None:
+        """Highest score; the cheaper of equals."""
+        return max(self.trials, key=lambda t: (t.score, -t.cost), default=None)

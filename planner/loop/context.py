@@ -1,0 +1,201 @@
+"""Everything a running study works with, opened from its archive row."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+
+from env.allocation import Allocation, StageSetting
+from env.backends.pool import BackendPool
+from env.errors import ApportionError
+from env.execution import Environment, Progress
+from env.spec import StudySpec
+from env.tasks.data import Splits, load_splits
+from planner.archive import Archive, ProposalRecord, TrialRecord
+from planner.history import CurveEstimate, Guideline, History, RefusedView, TrialView
+from planner.proposers import InsightProposer, Proposer, RandomProposer
+from planner.space import SearchSpace
+
+CALL = "call"
+"""Origin of the rows that keep a proposer's LLM calls; they are no proposals."""
+
+EVENT_SECONDS = 0.7
+"""Progress is written at most this often."""
+
+
+class StudyCancelled(ApportionError):
+    """Somebody asked the study to stop."""
+
+
+class StudyContext:
+    """A study's spec, space, data, backends and proposer, with reads and writes of its archive in the loop's terms."""
+
+    def __init__(self, archive: Archive, study_id: str, environ: Mapping[str, str] | None = None) -> None:
+        self.archive = archive
+        self.study_id = study_id
+        self.spec = StudySpec.model_validate(dict(archive.studies.get(study_id).spec))
+        self.space = SearchSpace(self.spec)
+        self.splits: Splits = load_splits(self.spec.data)
+        self.backends = BackendPool(self.spec.pipeline.models)
+        self.environment = Environment(
+            self.spec.pipeline, self.spec.budget.plan.unit, archive.bank, self.backends, self.spec.seed
+        )
+        self.insight = InsightProposer(self.space, self.spec.seed)
+        self.proposer = open_proposer(self.spec, self.space, environ or os.environ, self.proposer_tokens_left)
+        self._last_event = 0.0
+
+    async def close(self) -> None:
+        """Release backends and the proposer."""
+        await self.proposer.close()
+        await self.backends.close()
+
+    # What the archive says ---------------------------------------------------------------------------------------
+
+    def trials(self) -> list[TrialRecord]:
+        """Trials on the search split, by number."""
+        return self.archive.trials.list(self.study_id, "search")
+
+    def proposals(self) -> list[ProposalRecord]:
+        """Every proposal so far, in the order they were made."""
+        return self.archive.proposals.list(self.study_id)
+
+    def accepted(self) -> list[ProposalRecord]:
+        """Accepted proposals in order; the position in this list, from 1, is the trial's number."""
+        return [p for p in self.proposals() if p.verdict == "accepted" and p.allocation is not None]
+
+    def history(self, round_: int) -> History:
+        """What a proposer may see."""
+        refused = [
+            RefusedView(p.round, p.allocation, (p.reply or "")[:500], p.verdict_reason)
+            for p in self.proposals()
+            if p.verdict == "refused" and p.origin != CALL
+        ]
+        guidelines = [
+            Guideline(g.round, g.insight, g.text, g.stage, g.structured)
+            for g in self.archive.guidelines.list(self.study_id)
+        ]
+        return History(
+            round_,
+            tuple(_view(t) for t in self.trials() if t.score is not None),
+            tuple(refused),
+            tuple(guidelines),
+            self.trials_left(),
+        )
+
+    def taken(self) -> set[Allocation]:
+        """Allocations that ran or are accepted."""
+        return {p.allocation for p in self.accepted() if p.allocation is not None}
+
+    def trials_left(self) -> int:
+        """Trials the search budget still allows."""
+        return max(0, self.spec.budget.search.trials - len(self.accepted()))
+
+    def proposer_tokens_left(self) -> int:
+        """Tokens the agent's LLM may still use."""
+        used = self.archive.ledgers.usage(self.study_id, "proposer").total
+        return max(0, self.spec.budget.proposer.tokens - int(used))
+
+    # Progress ----------------------------------------------------------------------------------------------------
+
+    def enter(self, phase: str, round_: int) -> None:
+        """Say which phase of the loop begins; stop here where a cancel was asked for.
+
+        Raises:
+            StudyCancelled: somebody asked.
+        """
+        self.check_cancel()
+        self.archive.studies.set_progress(self.study_id, phase, round_)
+        self.event("phase", {"phase": phase, "round": round_})
+
+    def event(self, kind: str, payload: Mapping[str, object], key: str | None = None) -> None:
+        """Write an event for whoever watches."""
+        self.archive.events.append(self.study_id, kind, payload, key)
+
+    def check_cancel(self) -> None:
+        """Stop where a cancel was asked for.
+
+        Raises:
+            StudyCancelled: somebody asked.
+        """
+        if self.archive.studies.cancel_requested(self.study_id):
+            raise StudyCancelled(f"study {self.study_id} was cancelled; what it drew is kept")
+
+    def progress_sink(self, round_: int, what: str) -> Callable[[Progress], None]:
+        """Progress of a batch as throttled events; also the place where a running batch notices a cancel."""
+
+        def sink(progress: Progress) -> None:
+            now = time.monotonic()
+            if now - self._last_event < EVENT_SECONDS and progress.done < progress.total:
+                return
+            self._last_event = now
+            self.check_cancel()
+            rate = progress.draws / progress.seconds if progress.seconds > 0 else 0.0
+            self.event(
+                "progress",
+                {
+                    "round": round_,
+                    "what": what,
+                    "stage": progress.stage,
+                    "model": progress.model,
+                    "done": progress.done,
+                    "total": progress.total,
+                    "draws_per_second": round(rate, 1),
+                },
+            )
+
+        return sink
+
+
+def open_proposer(
+    spec: StudySpec, space: SearchSpace, environ: Mapping[str, str], tokens_left: Callable[[], int]
+) -> Proposer:
+    """The proposer a spec asks for; ``auto`` is the agent where an LLM is configured, else insight.
+
+    Raises:
+        ApportionError: the agent is asked for by name and no LLM is configured.
+    """
+    # Imported here: only studies with an agent need an LLM client.
+    from planner.proposers.agent import AgentProposer, resolve_llm
+
+    kind = spec.proposer.kind
+    llm = resolve_llm(spec.proposer, environ) if kind in ("auto", "agent") else None
+    if kind == "agent" and llm is None:
+        raise ApportionError(
+            "proposer.kind is agent but no LLM is configured: set proposer.model (and base_url, api_key_env) or "
+            "APPORTION_LLM_MODEL, APPORTION_LLM_BASE_URL and OPENAI_API_KEY"
+        )
+    if llm is not None:
+        return AgentProposer(space, llm, spec.description, spec.seed, tokens_left)
+    if kind == "random":
+        return RandomProposer(space, spec.seed, spec.proposer.batch)
+    return InsightProposer(space, spec.seed)
+
+
+def reference_allocation(space: SearchSpace) -> Allocation | None:
+    """What one would do without a planner: the largest model that every stage may use and the budget buys, once."""
+    stages = space.pipeline.stages
+    common = [m for m in space.pipeline.models if all(m in s.models and 1 in s.samples.values() for s in stages)]
+    for model in sorted(common, key=lambda m: -space.cost.parameters[m]):
+        allocation = Allocation.of({s.name: StageSetting(model, s.strategies[0], 1) for s in stages})
+        if not space.faults(allocation):
+            return allocation
+    return None
+
+
+def _view(trial: TrialRecord) -> TrialView:
+    assert trial.score is not None
+    return TrialView(
+        trial.trial_no,
+        trial.round,
+        trial.allocation,
+        trial.score,
+        trial.standard_error or 0.0,
+        trial.predicted_cost,
+        trial.measured_cost or trial.predicted_cost,
+        trial.spend.new_draws,
+        {
+            stage: tuple(CurveEstimate(p.k, p.score, p.coverage) for p in points if p.score is not None)
+            for stage, points in trial.curves.items()
+        },
+    )

@@ -1,0 +1,238 @@
+"""The phases of the loop as idempotent steps: each reads its state from the archive and leaves its result there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from env.allocation import Allocation
+from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
+from planner.history import Guideline, History, RefusedView
+from planner.loop.context import CALL, StudyContext
+from planner.proposers import Exchange, Proposal, Suggestions
+from planner.review import Verdict, review
+
+MAX_ATTEMPTS = 2
+"""Batches a proposer may get refused in one round before the insight policy fills in."""
+
+MAX_LLM_FAILURES = 3
+"""Rounds in a row without a usable reply after which the LLM is not asked again in this study."""
+
+
+class Phases:
+    """What each node of the graph does. Results are plain JSON; everything else is in the archive."""
+
+    def __init__(self, context: StudyContext) -> None:
+        self._context = context
+
+    async def initialise(self) -> int:
+        """Review and store the initial trials; returns how many were accepted."""
+        context = self._context
+        context.enter("initialise", 0)
+        context.archive.studies.set_proposer(context.study_id, context.proposer.kind)
+        if not self._reviewed(0, 0):
+            suggestions = await context.proposer.initial(context.history(0))
+            self._review(0, 0, suggestions, context.trials_left())
+        return self._accepted_in(0)
+
+    async def execute(self, round_: int) -> int:
+        """Run the accepted proposals of a round that have no trial yet, together; returns how many ran."""
+        context = self._context
+        context.enter("execute", round_)
+        done = {t.trial_no for t in context.trials()}
+        numbered = [(i, p.allocation) for i, p in enumerate(context.accepted(), 1) if p.round == round_]
+        waiting = [(i, a) for i, a in numbered if i not in done and a is not None]
+        affordable = self._reserve(round_, waiting)
+        if not affordable:
+            return 0
+        origin = f"{context.study_id}/round-{round_}"
+        results = await context.environment.run_batch(
+            [a for _, a in affordable],
+            context.splits.search,
+            origin,
+            context.progress_sink(round_, f"round {round_}: {len(affordable)} trials"),
+        )
+        for (number, _), result in zip(affordable, results, strict=True):
+            trial = context.archive.trials.record(
+                context.study_id, number, "search", round_, result, context.space.unit
+            )
+            context.archive.ledgers.settle(context.study_id, "search", f"trial-{number}", result.spend.new_draws)
+            context.event(
+                "trial",
+                {
+                    "trial_no": number,
+                    "round": round_,
+                    "allocation": str(trial.allocation),
+                    "score": trial.score,
+                    "cost": trial.predicted_cost,
+                    "new_draws": trial.spend.new_draws,
+                    "failed": trial.failed,
+                },
+                f"trial-{number}",
+            )
+        return len(affordable)
+
+    def _reserve(self, round_: int, waiting: Sequence[tuple[int, Allocation]]) -> list[tuple[int, Allocation]]:
+        """Reserve the most draws each trial can need; trials the draw budget cannot cover do not run."""
+        context = self._context
+        limit = context.spec.budget.search.draws
+        affordable: list[tuple[int, Allocation]] = []
+        for number, allocation in waiting:
+            most = sum(s.samples for _, s in allocation.settings) * len(context.splits.search)
+            try:
+                context.archive.ledgers.reserve(context.study_id, "search", f"trial-{number}", "draws", most, limit)
+            except BudgetExhausted as error:
+                context.event("budget", {"round": round_, "trial_no": number, "message": str(error)}, f"no-{number}")
+                break
+            affordable.append((number, allocation))
+        return affordable
+
+    async def reflect(self, round_: int) -> int:
+        """Write the round's guidelines; the insight policy's where the proposer has none.
+
+        Returns:
+            How many trials the search budget still allows.
+        """
+        context = self._context
+        context.enter("reflect", round_)
+        history = context.history(round_)
+        guidelines: tuple[Guideline, ...] = ()
+        if self._llm_usable(round_):
+            reflection = await context.proposer.reflect(history)
+            guidelines = reflection.guidelines
+            self._charge(f"reflect-{round_}", reflection.exchanges)
+            self._store_exchanges(round_, -1, reflection.exchanges)
+        if not guidelines and context.proposer.kind != "random":
+            guidelines = (await context.insight.reflect(history)).guidelines
+        context.archive.guidelines.record(
+            *(
+                GuidelineRecord(context.study_id, round_, i, g.insight, g.stage, g.text, g.structured)
+                for i, g in enumerate(guidelines)
+            )
+        )
+        for i, guideline in enumerate(guidelines):
+            context.event("guideline", {"round": round_, "text": guideline.text}, f"guideline-{round_}-{i}")
+        return context.trials_left()
+
+    async def propose(self, round_: int, attempt: int) -> dict[str, Any]:
+        """Ask for a batch and review it.
+
+        Returns:
+            ``{"accepted": in this round so far, "wanted": batch size, "usable": whether the proposer still answers}``.
+        """
+        context = self._context
+        context.enter("propose", round_)
+        wanted = min(context.spec.proposer.batch, context.trials_left() + self._accepted_in(round_))
+        room = wanted - self._accepted_in(round_)
+        usable = True
+        if room > 0 and not self._reviewed(round_, attempt):
+            history = context.history(round_)
+            refused = [r for r in history.refused if r.round == round_]
+            suggestions = await self._suggest(round_, attempt, history, room, refused)
+            usable = bool(suggestions.proposals)
+            self._review(round_, attempt, suggestions, room)
+        return {"accepted": self._accepted_in(round_), "wanted": wanted, "usable": usable}
+
+    async def _suggest(
+        self, round_: int, attempt: int, history: History, room: int, refused: Sequence[RefusedView]
+    ) -> Suggestions:
+        context = self._context
+        if attempt >= MAX_ATTEMPTS or not self._llm_usable(round_):
+            filled = await context.insight.propose(history, room, refused)
+            return Suggestions(
+                tuple(
+                    Proposal(p.allocation, "fill", f"insight policy fills in: {p.reason}", p.expected_score)
+                    for p in filled.proposals
+                )
+            )
+        suggestions = await context.proposer.propose(history, room, refused)
+        self._charge(f"propose-{round_}-{attempt}", suggestions.exchanges)
+        return suggestions
+
+    def _reviewed(self, round_: int, attempt: int) -> bool:
+        """Whether this batch was stored already, by a run of the same step that a crash cut off."""
+        return any((p.round, p.attempt) == (round_, attempt) and p.origin != CALL for p in self._context.proposals())
+
+    def _accepted_in(self, round_: int) -> int:
+        return sum(p.round == round_ for p in self._context.accepted())
+
+    def _llm_usable(self, round_: int) -> bool:
+        """Whether the proposer should still be asked; one without an LLM always should."""
+        if self._context.proposer.kind != "agent":
+            return True
+        answered = {p.round: False for p in self._context.proposals() if p.llm_model is not None and p.round < round_}
+        for p in self._context.proposals():
+            if p.origin == "agent" and p.round in answered:
+                answered[p.round] = True
+        recent = [answered[r] for r in sorted(answered)][-MAX_LLM_FAILURES:]
+        return len(recent) < MAX_LLM_FAILURES or any(recent)
+
+    def _charge(self, entry: str, exchanges: Sequence[Exchange]) -> None:
+        """Enter what the LLM used; the proposer has checked the budget before it called."""
+        tokens = sum(e.prompt_tokens + e.completion_tokens for e in exchanges)
+        if tokens:
+            ledgers = self._context.archive.ledgers
+            ledgers.reserve(self._context.study_id, "proposer", entry, "tokens", tokens, None)
+            ledgers.settle(self._context.study_id, "proposer", entry, tokens)
+
+    def _review(self, round_: int, attempt: int, suggestions: Suggestions, room: int) -> int:
+        context = self._context
+        verdicts = review(suggestions.proposals, context.space, context.taken(), room)
+        self._store_exchanges(round_, attempt, suggestions.exchanges)
+        context.archive.proposals.record(
+            *(self._record(round_, attempt, i, verdict) for i, verdict in enumerate(verdicts))
+        )
+        for i, verdict in enumerate(verdicts):
+            context.event(
+                "proposal",
+                {
+                    "round": round_,
+                    "origin": verdict.proposal.origin,
+                    "allocation": str(verdict.allocation) if verdict.allocation else verdict.proposal.raw[:200],
+                    "accepted": verdict.accepted,
+                    "reason": verdict.reason or verdict.proposal.reason,
+                },
+                f"proposal-{round_}-{attempt}-{i}",
+            )
+        return sum(v.accepted for v in verdicts)
+
+    def _record(self, round_: int, attempt: int, position: int, verdict: Verdict) -> ProposalRecord:
+        proposal = verdict.proposal
+        return ProposalRecord(
+            self._context.study_id,
+            round_,
+            attempt,
+            position,
+            verdict.allocation,
+            proposal.origin,
+            "accepted" if verdict.accepted else "refused",
+            verdict.reason,
+            proposal.reason,
+            proposal.expected_score,
+            reply=proposal.raw or None,
+        )
+
+    def _store_exchanges(self, round_: int, attempt: int, exchanges: Sequence[Exchange]) -> None:
+        """Keep every LLM call word for word, as rows of their own behind the proposals they led to."""
+        self._context.archive.proposals.record(
+            *(
+                ProposalRecord(
+                    self._context.study_id,
+                    round_,
+                    attempt,
+                    1000 + i,
+                    None,
+                    CALL,
+                    "refused" if exchange.error else "accepted",
+                    exchange.error,
+                    "the proposer's LLM was asked",
+                    None,
+                    exchange.prompt,
+                    exchange.reply,
+                    exchange.model,
+                    exchange.prompt_tokens,
+                    exchange.completion_tokens,
+                )
+                for i, exchange in enumerate(exchanges)
+            )
+        )

@@ -1,0 +1,6 @@
+"""Writes plans down: the plan document, its explanation, reports and figures."""
+
+from planner.plans.document import PlanDocument
+from planner.plans.explanation import amount
+
+__all__ = ["PlanDocument", "amount"]

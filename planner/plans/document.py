@@ -1,0 +1,140 @@
+"""The plan document: the allocation, what it scores and costs, what it beat, and where that comes from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from planner.evidence import Interval
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IntervalPublic(_Document):
+    """An estimate with its 95% interval."""
+
+    estimate: float
+    low: float
+    high: float
+    standard_error: float | None
+    examples: int
+    method: str
+
+    @classmethod
+    def of(cls, interval: Interval) -> IntervalPublic:
+        """From the statistics' own type."""
+        error = interval.standard_error
+        return cls(
+            estimate=interval.estimate,
+            low=interval.low,
+            high=interval.high,
+            standard_error=error if error == error else None,
+            examples=interval.examples,
+            method=interval.method,
+        )
+
+
+class StagePlan(_Document):
+    """What one stage does for a query."""
+
+    stage: str
+    model: str
+    strategy: str
+    samples: int
+    predicted_cost: float
+    why: str
+
+
+class Rival(_Document):
+    """Something the plan was compared with on the sealed test split, example by example."""
+
+    label: str
+    allocation: dict[str, dict[str, str | int]]
+    predicted_cost: float
+    score: IntervalPublic
+    difference: IntervalPublic
+    """Plan minus rival, paired over the test examples."""
+
+    verdict: Literal["better", "worse", "cannot be told apart"]
+
+
+class FrontPoint(_Document):
+    """One point of the Pareto front on the search split."""
+
+    trial_no: int
+    allocation: dict[str, dict[str, str | int]]
+    predicted_cost: float
+    score: float
+
+
+class GuidelineLine(_Document):
+    """One guideline of the last round."""
+
+    insight: int
+    stage: str | None
+    text: str
+
+
+class LedgerLine(_Document):
+    """What a ledger was charged."""
+
+    ledger: str
+    spent: float
+    unit: str
+    limit: float | None
+
+
+class Provenance(_Document):
+    """What decides the result, so that somebody else can get it again."""
+
+    study_id: str
+    study: str
+    spec_sha256: str
+    seed: int
+    proposer: str
+    models: dict[str, str]
+    """Revision of the weights by model name; empty where a remote model states none."""
+
+    apportion: str
+
+
+class PlanDocument(_Document):
+    """The plan with its evidence."""
+
+    version: Literal[1] = 1
+    kind: Literal["chosen", "best"]
+    """``chosen``: the cheapest within one standard error of the best; ``best``: the best score on the search split."""
+
+    allocation: dict[str, dict[str, str | int]]
+    stages: list[StagePlan]
+    unit: str
+    predicted_cost: float
+    measured_cost: float | None
+    """Mean over the test examples, per query."""
+
+    budget: float
+    search_score: float
+    search_examples: int
+    test_score: IntervalPublic | None
+    """None where the test split could not be evaluated; `remarks` says why."""
+
+    test_failed: int = 0
+    """Test examples whose model calls failed; they are in no score."""
+
+    rivals: list[Rival]
+    pareto: list[FrontPoint]
+    guidelines: list[GuidelineLine]
+    ledgers: list[LedgerLine]
+    trials: int
+    refused: int
+    explanation: str
+    remarks: list[str] = Field(default_factory=list)
+    provenance: Provenance
+
+    def to_yaml(self) -> str:
+        """The document as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)

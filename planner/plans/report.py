@@ -1,0 +1,129 @@
+"""Writes a finished study down: plan.yaml, report.json and a self-contained report.html."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from plotly.graph_objects import Figure
+from plotly.offline import get_plotlyjs
+
+from env.errors import ApportionError
+from planner.archive import Archive, TrialRecord
+from planner.plans.document import PlanDocument
+from planner.plans.explanation import amount
+from planner.plans.figures import allocation_bars, best_so_far, curves_figure, pareto_figure
+
+
+def write_report(archive: Archive, study_id: str, out: Path) -> list[Path]:
+    """Export a finished study.
+
+    Args:
+        archive: where it is.
+        study_id: a study with a plan.
+        out: folder, made where missing.
+
+    Returns:
+        Paths of plan.yaml, report.json and report.html.
+
+    Raises:
+        NotFound: the study has no plan.
+        ApportionError: the folder cannot be written.
+    """
+    document = PlanDocument.model_validate(dict(archive.plans.get(study_id).document))
+    trials = archive.trials.list(study_id, "search")
+    contents = {
+        "plan.yaml": document.to_yaml(),
+        "report.json": json.dumps(report_data(archive, study_id, document, trials), indent=2, ensure_ascii=False),
+        "report.html": report_html(archive, study_id, document, trials),
+    }
+    paths: list[Path] = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in contents.items():
+            # Written beside and renamed, so that a full disk never leaves half a report.
+            scratch = out / f".{name}.part"
+            scratch.write_text(text, encoding="utf-8")
+            os.replace(scratch, out / name)
+            paths.append(out / name)
+    except OSError as error:
+        raise ApportionError(
+            f"cannot write the report to {out}: {error}; the study is safe in the archive, export it again elsewhere"
+        ) from error
+    return paths
+
+
+def report_data(archive: Archive, study_id: str, document: PlanDocument, trials: list[TrialRecord]) -> dict[str, Any]:
+    """Everything a script may want of a study, as JSON data."""
+    study = archive.studies.get(study_id)
+    return {
+        "study": {"id": study.id, "name": study.name, "proposer": study.proposer, "seed": study.seed},
+        "plan": document.model_dump(mode="json"),
+        "best": dict(archive.plans.get(study_id, "best").document),
+        "trials": [
+            {
+                "trial_no": t.trial_no,
+                "round": t.round,
+                "allocation": t.allocation.to_json(),
+                "score": t.score,
+                "standard_error": t.standard_error,
+                "predicted_cost": t.predicted_cost,
+                "measured_cost": t.measured_cost,
+                "unit": t.unit,
+                "new_draws": t.spend.new_draws,
+                "reused_draws": t.spend.reused_draws,
+                "failed": t.failed,
+                "curves": {
+                    stage: [{"k": p.k, "score": p.score, "coverage": p.coverage} for p in points]
+                    for stage, points in t.curves.items()
+                },
+            }
+            for t in trials
+        ],
+        "guidelines": [
+            {"round": g.round, "insight": g.insight, "stage": g.stage, "text": g.text}
+            for g in archive.guidelines.list(study_id)
+        ],
+        "refused": [
+            {"round": p.round, "origin": p.origin, "allocation": p.allocation_key, "reason": p.verdict_reason}
+            for p in archive.proposals.list(study_id)
+            if p.verdict == "refused"
+        ],
+        "spec": dict(study.spec),
+    }
+
+
+def report_html(archive: Archive, study_id: str, document: PlanDocument, trials: list[TrialRecord]) -> str:
+    """One HTML file that needs nothing else: tables, figures, plotly's script inside."""
+    chosen = next((t for t in trials if t.allocation.to_json() == document.allocation), None)
+    front = [point.trial_no for point in document.pareto]
+    figures = [
+        ("Best so far over what the search spent", best_so_far(trials)),
+        (
+            "Score over cost, with the budget",
+            pareto_figure(trials, front, document.budget, document.unit, chosen.trial_no if chosen else None),
+        ),
+        ("Where the plan spends", allocation_bars(document)),
+    ]
+    if chosen is not None:
+        figures.insert(1, ("More samples at one stage, the others as planned", curves_figure(chosen)))
+    environment = Environment(
+        loader=PackageLoader("planner.plans", "templates"), autoescape=select_autoescape(default=True)
+    )
+    environment.globals["amount"] = amount
+    return environment.get_template("report.html.j2").render(
+        document=document,
+        study=archive.studies.get(study_id),
+        trials=trials,
+        guidelines=archive.guidelines.list(study_id),
+        refused=[p for p in archive.proposals.list(study_id) if p.verdict == "refused"],
+        figures=[(title, _embedded(figure)) for title, figure in figures],
+        plotly=get_plotlyjs(),
+    )
+
+
+def _embedded(figure: Figure) -> str:
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}))

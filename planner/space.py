@@ -1,0 +1,161 @@
+"""The search space: which settings each stage may have, and which allocations the plan budget buys."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import product
+
+from env.allocation import Allocation, StageSetting
+from env.costs import PlanCost
+from env.spec import StudySpec
+
+MAX_ENUMERATED = 300_000
+"""Allocations a proposer may list one by one; larger spaces are sampled."""
+
+
+class SearchSpace:
+    """Feasible allocations of a study."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        self.pipeline = spec.pipeline
+        self.cost = PlanCost(spec.pipeline, spec.budget.plan.unit)
+        self.limit = spec.budget.plan.limit
+        self._stages = spec.pipeline.stages
+
+    @property
+    def unit(self) -> str:
+        """The unit of costs and of the limit."""
+        return self.cost.unit
+
+    @cached_property
+    def settings(self) -> dict[str, tuple[StageSetting, ...]]:
+        """By stage, every setting that fits the budget while all other stages take their cheapest, cheapest first.
+
+        Strategies that do the same with one sample (vote and union of one draw) are kept apart only above one sample.
+        """
+        floor = sum(min(self._priced(name).values()) for name in self._all)
+        result: dict[str, tuple[StageSetting, ...]] = {}
+        for name in self._all:
+            priced = self._priced(name)
+            room = self.limit - (floor - min(priced.values()))
+            result[name] = tuple(
+                sorted((s for s, price in priced.items() if price <= room), key=lambda s: (priced[s], s))
+            )
+        return result
+
+    @cached_property
+    def _all(self) -> dict[str, tuple[StageSetting, ...]]:
+        result: dict[str, tuple[StageSetting, ...]] = {}
+        for stage in self._stages:
+            single = stage.strategies[0]
+            result[stage.name] = tuple(
+                StageSetting(model, strategy, k)
+                for model, strategy, k in product(stage.models, stage.strategies, stage.samples.values())
+                if k > 1 or strategy == single
+            )
+        return result
+
+    def _priced(self, stage: str) -> dict[StageSetting, float]:
+        if stage not in self._prices:
+            spec = self.pipeline.stage(stage)
+            self._prices[stage] = {s: self.cost.stage(spec, s) for s in self._all[stage]}
+        return self._prices[stage]
+
+    @cached_property
+    def _prices(self) -> dict[str, dict[StageSetting, float]]:
+        return {}
+
+    def price(self, stage: str, setting: StageSetting) -> float:
+        """Predicted cost of one stage's setting per query."""
+        return self._priced(stage)[setting]
+
+    def total(self, allocation: Allocation) -> float:
+        """Predicted cost of an allocation per query."""
+        return self.cost.allocation(allocation)
+
+    def allocations(self) -> Iterator[Allocation]:
+        """Every feasible allocation, stage by stage, cheapest settings first."""
+        names = list(self.settings)
+        cheapest_after = [0.0] * (len(names) + 1)
+        for i in range(len(names) - 1, -1, -1):
+            cheapest_after[i] = cheapest_after[i + 1] + min(self._priced(names[i]).values())
+
+        def extend(position: int, spent: float, chosen: tuple[tuple[str, StageSetting], ...]) -> Iterator[Allocation]:
+            if position == len(names):
+                yield Allocation(chosen)
+                return
+            name = names[position]
+            for setting in self.settings[name]:
+                price = self._priced(name)[setting]
+                if spent + price + cheapest_after[position + 1] > self.limit * (1 + 1e-12):
+                    break
+                yield from extend(position + 1, spent + price, (*chosen, (name, setting)))
+
+        yield from extend(0, 0.0, ())
+
+    def size(self, most: int = MAX_ENUMERATED) -> int:
+        """Number of feasible allocations, counted up to `most`."""
+        count = 0
+        for _ in self.allocations():
+            count += 1
+            if count >= most:
+                break
+        return count
+
+    def sample(self, generator: random.Random, count: int) -> list[Allocation]:
+        """Distinct feasible allocations, each stage drawn among what the budget still allows, stages in random order.
+
+        Returns fewer than `count` where the space has no more, or where 50 tries in a row gave nothing new.
+        """
+        found: dict[Allocation, None] = {}
+        misses = 0
+        floors = {name: min(self._priced(name).values()) for name in self.settings}
+        while len(found) < count and misses < 50:
+            order = list(self.settings)
+            generator.shuffle(order)
+            left = self.limit - sum(floors.values())
+            picked: dict[str, StageSetting] = {}
+            for name in order:
+                room = left + floors[name]
+                setting = generator.choice([s for s in self.settings[name] if self._priced(name)[s] <= room])
+                left = room - self._priced(name)[setting]
+                picked[name] = setting
+            allocation = Allocation.of({name: picked[name] for name in self.settings})
+            misses = misses + 1 if allocation in found else 0
+            found[allocation] = None
+        return list(found)
+
+    def faults(self, allocation: Allocation) -> list[str]:
+        """Why an allocation may not run: names, ranges and the plan budget; empty where it may."""
+        wanted = [stage.name for stage in self._stages]
+        if sorted(allocation.stages) != sorted(wanted):
+            return [f"stages must be exactly {', '.join(wanted)}; got {', '.join(allocation.stages) or 'none'}"]
+        faults: list[str] = []
+        for stage in self._stages:
+            setting = allocation[stage.name]
+            if setting.model not in stage.models:
+                faults.append(f"{stage.name}: no model {setting.model!r}; choose from {', '.join(stage.models)}")
+            if setting.strategy not in stage.strategies:
+                faults.append(
+                    f"{stage.name}: no strategy {setting.strategy!r}; choose from {', '.join(stage.strategies)}"
+                )
+            if setting.samples not in stage.samples.values():
+                allowed = stage.samples.choices or (f"{stage.samples.min}..{stage.samples.max}",)
+                faults.append(f"{stage.name}: samples {setting.samples} not in {', '.join(map(str, allowed))}")
+        if not faults and self.total(allocation) > self.limit * (1 + 1e-12):
+            faults.append(
+                f"over budget: {self.total(allocation):.6g} {self.unit} per query, the plan may cost {self.limit:.6g}"
+            )
+        return faults
+
+    def normal(self, allocation: Allocation) -> Allocation:
+        """The same allocation with stages in pipeline order and one name for strategies that coincide at one sample."""
+        settings: dict[str, StageSetting] = {}
+        for stage in self._stages:
+            setting = allocation[stage.name]
+            if setting.samples == 1 and setting.strategy in stage.strategies:
+                setting = StageSetting(setting.model, stage.strategies[0], 1)
+            settings[stage.name] = setting
+        return Allocation.of(settings)
