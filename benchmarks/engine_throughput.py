@@ -147,7 +147,7 @@ def _run_transformers(engine: Engine, model: Any, load: Load, seed: int) -> int:
 
 def _prompts(engine: Engine, count: int) -> list[list[int]]:
     """Prompts of the embedded task where the checkpoint knows its words, random token ids elsewhere."""
-    from env.embedded.corpus import read_prompt
+    from env.embedded.prompts import read_prompt
     from env.embedded.vocabulary import WORDS
 
     if engine.config.vocab_size != len(WORDS):
@@ -155,7 +155,8 @@ def _prompts(engine: Engine, count: int) -> list[list[int]]:
         return [[rng.randrange(3, engine.config.vocab_size) for _ in range(rng.randint(20, 60))] for _ in range(count)]
     chats = []
     for number, example in enumerate(ledger_examples("search", count)):
-        story = read_prompt(example.fields["story"], example.fields["person"])
+        fields: Any = example.fields
+        story = read_prompt(fields["story"], fields["person"])
         stage, text = ("solve", str(example.stage_gold["read"])) if number % 2 else ("read", story)
         chats.append([Message("system", stage), Message("user", text)])
     return engine.tokenizer.encode_chats(chats)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 
+from env.backends.pool import Backends
 from env.spec import SpecError, StudySpec
 from env.spec.check import check_study
 from planner.archive import Archive, open_archive
@@ -17,6 +18,7 @@ async def run_study(
     archive: Archive | str = "sqlite:///apportion.db",
     study_id: str | None = None,
     environ: Mapping[str, str] | None = None,
+    backends: Backends | None = None,
 ) -> PlanDocument:
     """Run a study from start to plan.
 
@@ -27,6 +29,7 @@ async def run_study(
         archive: an open archive, or its URL.
         study_id: to continue or name it; new by default.
         environ: where to look for the agent's LLM; the process's environment by default.
+        backends: models to use instead of those of the spec.
 
     Raises:
         SpecError: the spec has faults.
@@ -41,8 +44,9 @@ async def run_study(
             study_id or uuid.uuid4().hex[:12], spec.name, spec.model_dump(mode="json"), spec.seed
         )
         opened.studies.set_status(study.id, "running")
-        context = StudyContext(opened, study.id, environ)
+        context: StudyContext | None = None
         try:
+            context = StudyContext(opened, study.id, environ, backends)
             await run_loop(context, InProcessSteps())
         except StudyCancelled:
             opened.studies.set_status(study.id, "cancelled")
@@ -51,7 +55,8 @@ async def run_study(
             opened.studies.set_status(study.id, "failed", str(error))
             raise
         finally:
-            await context.close()
+            if context is not None:
+                await context.close()
         opened.studies.set_status(study.id, "done")
         return PlanDocument.model_validate(dict(opened.plans.get(study.id).document))
     finally:

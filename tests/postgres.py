@@ -53,10 +53,10 @@ class PostgresServer:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     @contextlib.contextmanager
-    def database(self, template: str = "template1") -> Iterator[str]:
-        """URL of a new database, empty or like the one named; dropped at the end, whoever is still connected."""
+    def database(self) -> Iterator[str]:
+        """URL of a new, empty database; dropped at the end, whoever is still connected."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} {self._copying}")
+        self.execute(f"CREATE DATABASE {name} {self._copying}")
         try:
             yield self.url(name)
         finally:

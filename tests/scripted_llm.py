@@ -85,7 +85,8 @@ class ScriptedLlm:
 
     def __init__(self, script: Sequence[Step] | Script = (), then: Step | None = None) -> None:
         self._steps: Sequence[Step] = [] if callable(script) else script
-        self._then: Step = script if callable(script) else then or Status(500, "the script has ended")
+        after = Status(500, "the script has ended") if then is None else then
+        self._then: Step = script if callable(script) else after
         self.requests: list[dict[str, Any]] = []
         """JSON bodies of all requests, in order."""
         self.authorizations: list[str] = []
@@ -138,7 +139,10 @@ class ScriptedLlm:
 
     async def _respond(self, step: Step, body: dict[str, Any], number: int) -> Response:
         if callable(step):
-            step = step(body, number)
+            try:
+                step = step(body, number)
+            except Exception as failure:
+                step = Status(500, f"the script failed: {type(failure).__name__}: {failure}")
         if isinstance(step, Late):
             deadline = time.monotonic() + step.seconds
             while time.monotonic() < deadline and not self._server.should_exit:  # noqa: ASYNC110 - set by a thread

@@ -46,7 +46,7 @@ def answer_proposals(prompt: str) -> dict[str, Any]:
     for candidate in _breadth_first(space, queues, starts):
         if len(proposals) == wanted:
             break
-        if candidate in taken or _cost(space, candidate) > space["plan_budget"]:
+        if candidate in taken or _cost(space, candidate) > space["plan_budget"] * (1 - 1e-8):
             continue
         taken.append(candidate)
         proposals.append(

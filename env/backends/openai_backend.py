@@ -124,7 +124,7 @@ class OpenAIBackend:
             client = AsyncOpenAI(
                 base_url=self._base_url,
                 api_key=self._api_key or "none",
-                timeout=self._limits.timeout_s,
+                timeout=2 * self._limits.timeout_s,  # only a second net: `ChatCalls` keeps the time itself
                 max_retries=0,
             )
             self._calls = ChatCalls(client, self._model, self._limits, self._concurrency, self._habits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,19 +42,17 @@ class Habits:
     single: bool = False
     """It refuses or ignores ``n``."""
 
-    def learn(self, error: APIStatusError, count: int) -> bool:
-        """Whether a refusal taught something that makes another attempt worth while."""
+    def learn(self, error: APIStatusError, sent: Mapping[str, Any]) -> bool:
+        """Whether a refusal of what was sent taught something that makes another attempt worth while."""
         if error.status_code not in (400, 422):
             return False
         text = f"{error.param or ''} {error.message}"
-        if self.limit_field == "max_tokens" and "max_completion_tokens" in text:
+        if "max_tokens" in sent and "max_completion_tokens" in text:
             self.limit_field = "max_completion_tokens"
             return True
-        for name in _DISPENSABLE:
-            if name not in self.without and name.rstrip("s") in text:
-                self.without.add(name)
-                return True
-        return False
+        refused = [name for name in _DISPENSABLE if name in sent and name.rstrip("s") in text]
+        self.without.update(refused)
+        return bool(refused)
 
 
 class ChatCalls:
@@ -79,11 +77,12 @@ class ChatCalls:
         attempts = 0
         while True:
             wait: float | None = None
+            body = self._body(messages, sampling, seed, n)
             try:
-                return read_draws(await self._post(messages, sampling, seed, n), first, n)
+                return read_draws(await self._post(body), first, n)
             except APIStatusError as error:
                 reason = f"HTTP {error.status_code}: {error.message}"
-                if self._habits.learn(error, n):
+                if self._habits.learn(error, body):
                     continue
                 if error.status_code in (400, 422) and n > 1:
                     raise NotServedError(reason) from None
@@ -101,7 +100,12 @@ class ChatCalls:
                 raise BackendError(f"{reason} (after {attempts} attempts)")
             await asyncio.sleep(self._pause(attempts) if wait is None else wait)
 
-    async def _post(self, messages: Sequence[Message], sampling: Sampling, seed: int, n: int) -> bytes:
+    async def _post(self, body: Mapping[str, Any]) -> bytes:
+        async with self._slots, asyncio.timeout(self._limits.timeout_s):
+            reply = await self.client.chat.completions.with_raw_response.create(**body)
+            return bytes(reply.http_response.content)
+
+    def _body(self, messages: Sequence[Message], sampling: Sampling, seed: int, n: int) -> dict[str, Any]:
         habits = self._habits
         body: dict[str, Any] = {
             "model": self._model,
@@ -118,9 +122,7 @@ class ChatCalls:
             body["stop"] = list(sampling.stop)
         for name in habits.without:
             del body[name]
-        async with self._slots, asyncio.timeout(self._limits.timeout_s):
-            reply = await self.client.chat.completions.with_raw_response.create(**body)
-            return bytes(reply.http_response.content)
+        return body
 
     def _pause(self, attempts: int) -> float:
         longest = min(_LONGEST_WAIT_S, self._limits.backoff_s * 2.0 ** (attempts - 1))

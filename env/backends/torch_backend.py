@@ -195,14 +195,17 @@ def _encode(engine: Engine, chats: Sequence[Sequence[Message]], reply: bool) -> 
     """Tokens of each conversation, or why it has none; one bad conversation does not spoil the others."""
     try:
         return list(engine.tokenizer.encode_chats(chats, reply))
-    except ApportionError:
-        encoded: list[list[int] | str] = []
-        for chat in chats:
-            try:
-                encoded.extend(engine.tokenizer.encode_chats([chat], reply))
-            except ApportionError as error:
-                encoded.append(str(error))
-        return encoded
+    except Exception:
+        return [_encode_one(engine, chat, reply) for chat in chats]
+
+
+def _encode_one(engine: Engine, chat: Sequence[Message], reply: bool) -> list[int] | str:
+    try:
+        return engine.tokenizer.encode_chats([chat], reply)[0]
+    except ApportionError as error:
+        return str(error)
+    except Exception as error:  # the contract: what cannot be asked is an outcome, whatever the tokenizer objects to
+        return f"the messages cannot be tokenised: {type(error).__name__}: {error}"
 
 
 async def _score_part(engine: Engine, part: Sequence[ScoreRequest], start: int) -> list[Settled | Failed]:

@@ -20,7 +20,7 @@ class MemorySampleBank:
         """See `SampleBank.held`."""
         with self._lock:
             return {
-                key: tuple(draw for _, draw in sorted(self._draws[key].items())) for key in keys if key in self._draws
+                key: tuple(draw for _, draw in sorted(self._draws[key].items())) for key in keys if self._draws.get(key)
             }
 
     def settle(self, model: ModelIdentity, draws: Mapping[PromptKey, Sequence[Draw]]) -> int:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from env.embedded.checkpoints import MODEL_NAMES, VERIFIER_NAME, checkpoint_path
-from env.embedded.ledger import DIFFICULTIES, ledger_examples
+from env.embedded.ledger import DIFFICULTIES, Difficulty, ledger_examples
+from env.embedded.prompts import PROMPTS, parse_ids, parse_ledger, parse_number
+from env.embedded.vocabulary import STAGES
 
 __all__ = [
     "DIFFICULTIES",
     "MODEL_NAMES",
+    "PROMPTS",
+    "STAGES",
     "VERIFIER_NAME",
+    "Difficulty",
     "checkpoint_path",
     "ledger_examples",
+    "parse_ids",
+    "parse_ledger",
+    "parse_number",
 ]

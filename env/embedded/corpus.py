@@ -30,7 +30,7 @@ class Grade:
 GRADES = (
     Grade(longest=1, aliases=False),
     Grade(longest=1),
-    *(Grade(longest=longest) for longest in (2, 3, 4, 5, 6, 8, 10)),
+    *(Grade(longest=longest) for longest in (2, 3, 5, 8)),
     Grade(longest=MOST_SENTENCES, whole_share=0.6),
 )
 """From "whose sentence is this?" to whole stories.

@@ -1,4 +1,4 @@
-"""Measures the embedded models: ``python -m env.embedded.curves stages`` and ``... pipeline``; prints Markdown and JSON.
+"""Measures the embedded models; ``python -m env.embedded.curves stages`` (or ``pipeline``) prints Markdown and JSON.
 
 ``stages`` gives every stage gold inputs and draws from every model: accuracy of the majority vote by samples.
 ``pipeline`` feeds each stage what the one before really wrote, and finds the best allocation at each budget.
@@ -17,7 +17,7 @@ from statistics import fmean
 from env.embedded.checkpoints import MODEL_NAMES, checkpoint_path
 from env.embedded.ledger import ledger_examples
 from env.embedded.prompts import parse_ids, parse_ledger, parse_number, read_prompt, retrieve_prompt
-from env.embedded.sampling import Sampled, Sampler
+from env.embedded.sampling import Sampler
 from env.embedded.vocabulary import STAGES, encode, prompt_text
 from env.tasks.example import Example
 
@@ -95,7 +95,9 @@ def measure_stage(
 
 def _vote_accuracy(answers: Sequence[Sequence[object]], gold: Sequence[object], size: int, rng: random.Random) -> float:
     return fmean(
-        vote(rng.sample(row, size)) == wanted for row, wanted in zip(answers, gold, strict=True) for _ in range(_RESAMPLES)
+        vote(rng.sample(row, size)) == wanted
+        for row, wanted in zip(answers, gold, strict=True)
+        for _ in range(_RESAMPLES)
     )
 
 
@@ -130,7 +132,11 @@ def stage_table(curves: Sequence[StageCurve]) -> str:
     ]
     for curve in curves:
         cells = [curve.stage, curve.model, f"{curve.prompt_tokens:.1f}", f"{curve.output_tokens:.1f}"]
-        cells += [f"{curve.megaflops(1):.1f}", f"{curve.greedy:.3f}", *(f"{value:.3f}" for value in curve.vote.values())]
+        cells += [
+            f"{curve.megaflops(1):.1f}",
+            f"{curve.greedy:.3f}",
+            *(f"{value:.3f}" for value in curve.vote.values()),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -178,6 +184,3 @@ def main(arguments: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
-
-
-__all__ = ["Sampled", "StageCurve", "measure_stage", "stage_inputs", "union_of", "vote"]

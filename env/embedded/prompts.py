@@ -8,9 +8,7 @@ from types import MappingProxyType
 
 PROMPTS: Mapping[str, str] = MappingProxyType(
     {
-        "retrieve": (
-            "{% for sentence in story %}#{{ loop.index }} {{ sentence }} {% endfor %}ask {{ person }}"
-        ),
+        "retrieve": ("{% for sentence in story %}#{{ loop.index }} {{ sentence }} {% endfor %}ask {{ person }}"),
         "read": "{% for i in retrieve %}{{ story[i - 1] }} {% endfor %}ask {{ person }}",
         "solve": "{{ read }}",
     }

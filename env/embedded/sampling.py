@@ -34,7 +34,7 @@ class Sampler:
     def __init__(self, folder: Path, seed: int = 0) -> None:
         model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         config = model.config
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.parameters: int = sum(parameter.numel() for parameter in model.parameters())
         self._heads, self._size = config.num_attention_heads, config.head_dim
         self._layers = model.model.layers
         self._embedding = model.model.embed_tokens.weight
@@ -57,19 +57,17 @@ class Sampler:
         for indices in by_length.values():
             for start in range(0, len(indices), at_once):
                 chosen = indices[start : start + at_once]
-                rows = self._generate(torch.tensor([prompts[i] for i in chosen]), count, temperature, most_tokens)
+                with torch.inference_mode():
+                    rows = self._generate(torch.tensor([prompts[i] for i in chosen]), count, temperature, most_tokens)
                 for row, tokens in enumerate(rows):
                     drawn[chosen[row // count]].append(_sampled(tokens))
         return drawn
 
-    @torch.inference_mode()
     def _generate(self, prompts: torch.Tensor, count: int, temperature: float, most_tokens: int) -> list[list[int]]:
         length = prompts.shape[1]
         caches = [prompts.new_zeros(0)] * (2 * len(self._layers))
         logits = self._forward(prompts, 0, caches)
-        caches[:] = [
-            functional.pad(cache.repeat_interleave(count, 0), (0, 0, 0, most_tokens)) for cache in caches
-        ]
+        caches[:] = [functional.pad(cache.repeat_interleave(count, 0), (0, 0, 0, most_tokens)) for cache in caches]
         logits = logits.repeat_interleave(count, 0)
         alive = torch.arange(logits.shape[0])
         rows: list[list[int]] = [[] for _ in range(logits.shape[0])]
@@ -84,7 +82,7 @@ class Sampler:
             going = token != _END
             if not going.any() or step + 1 == most_tokens:
                 break
-            if going.float().mean() < 0.8 or not going.any():
+            if going.float().mean() < 0.8:
                 alive, token = alive[going], token[going]
                 caches[:] = [cache[going] for cache in caches]
             logits = self._forward(token[:, None], length + step, caches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from env.embedded.checkpoints import MODEL_NAMES, VERIFIER_NAME, WEIGHTS
@@ -23,14 +24,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _train(name: str, out: Path, seed: int, steps: int | None) -> None:
-    from dataclasses import replace
-
     from env.embedded.training import RECIPES, train_model
+    from env.embedded.verifier import VERIFIER_RECIPE, train_verifier
 
-    recipe = RECIPES[name]
+    recipe = RECIPES.get(name, VERIFIER_RECIPE)
     if steps is not None:
         recipe = replace(recipe, steps=steps)
-    train_model(name, out / name, recipe, seed)
+    if name == VERIFIER_NAME:
+        train_verifier(out, recipe, seed)
+    else:
+        train_model(name, out / name, recipe, seed)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,14 @@ from env.embedded.architecture import LONGEST_SEQUENCE, new_model
 from env.embedded.corpus import GRADES, LESSONS, MASTERED, NO_LOSS, Grade, Lesson, batch
 from env.embedded.vocabulary import BOS, EOS, PAD, TOKEN_IDS, save_tokenizer
 
-_LATEST_GROWN = 0.5
-"""Share of the training after which even a stage that masters nothing works at the last grade."""
+_RETRIEVE_ALONE = 3
+"""Grade that retrieve reaches before the other stages join."""
+
+_LATEST_OTHERS = 0.4
+"""Share of the training after which they join in any case."""
+
+_LATEST_GROWN = 0.6
+"""Share of the training after which a stage that has not mastered the grades before moves to the last grade."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Recipe:
     lessons: Mapping[str, int] = field(default_factory=lambda: {"retrieve": 56, "read": 48, "solve": 24})
     """Lessons of each stage in a step."""
 
+    loss_weights: Mapping[str, float] = field(default_factory=lambda: {"retrieve": 2.0, "read": 1.0, "solve": 1.0})
     matrix_rate: float = 0.01
     other_rate: float = 0.01
     warmup: int = 30
@@ -45,10 +52,10 @@ class Recipe:
 
 
 RECIPES = {
-    "xs": Recipe(steps=3000),
-    "s": Recipe(steps=2500),
-    "m": Recipe(steps=2000),
-    "l": Recipe(steps=1600),
+    "xs": Recipe(steps=2000),
+    "s": Recipe(steps=2400),
+    "m": Recipe(steps=1900),
+    "l": Recipe(steps=1500),
 }
 
 
@@ -91,6 +98,7 @@ def train_model(name: str, folder: Path, recipe: Recipe, seed: int = 0, save_eve
         folder: Where the checkpoint goes; rewritten every ``save_every`` steps.
         recipe: Steps, batch and rates.
         seed: Decides initial weights and data.
+        save_every: Steps between checkpoints.
     """
     torch.set_num_threads(1)
     model = new_model(name, seed)
@@ -103,10 +111,11 @@ def train_model(name: str, folder: Path, recipe: Recipe, seed: int = 0, save_eve
     history = list[dict[str, float]]()
     started = time.process_time()
     for step in range(recipe.steps):
-        for stage, draw in LESSONS.items():
+        for stage in curriculum.open_stages(step / recipe.steps):
             grade = curriculum.grade(stage, step / recipe.steps)
-            lessons = [draw(rng, grade) for _ in range(recipe.lessons[stage])]
-            curriculum.note(stage, backward(model, lessons))
+            count = round(recipe.lessons[stage] * max(1.0, min(2.0, 6 / grade.longest)))
+            lessons = [LESSONS[stage](rng, grade) for _ in range(count)]
+            curriculum.note(stage, backward(model, lessons, recipe.loss_weights[stage]))
         optimizers.step(step)
         if (step + 1) % 50 == 0:
             history.append({"step": step + 1, "cpu_seconds": round(time.process_time() - started, 1)})
@@ -127,13 +136,22 @@ class Curriculum:
         """The grade of this stage's next lessons; ``progress`` runs from 0 to 1 over the training."""
         last = len(GRADES) - 1
         recent = self._recent[stage]
-        reached = max(self._reached[stage], min(last, int(progress / _LATEST_GROWN * last)))
+        reached = self._reached[stage] if progress < _LATEST_GROWN else last
         if reached < last and len(recent) == recent.maxlen and fmean(recent) < MASTERED[stage]:
             reached += 1
         if reached != self._reached[stage]:
             self._reached[stage] = reached
             recent.clear()
         return GRADES[reached]
+
+    def open_stages(self, progress: float) -> tuple[str, ...]:
+        """Stages that train now.
+
+        Retrieve goes first, alone: a matrix step of Muon has a fixed size, so the weak signal of "is this sentence
+        about her?" is lost among the strong ones of copying and adding, and read needs what retrieve learns from it.
+        """
+        alone = self._reached["retrieve"] < _RETRIEVE_ALONE and progress < _LATEST_OTHERS
+        return ("retrieve",) if alone else tuple(LESSONS)
 
     def note(self, stage: str, loss: float) -> None:
         """Record the loss of a step's lessons."""
@@ -145,8 +163,8 @@ class Curriculum:
         return losses | {f"{stage}_grade": reached for stage, reached in self._reached.items()}
 
 
-def backward(model: LlamaForCausalLM, lessons: Sequence[Lesson]) -> float:
-    """Add the gradients of the mean loss a target token, in nats, and return that loss.
+def backward(model: LlamaForCausalLM, lessons: Sequence[Lesson], weight: float = 1.0) -> float:
+    """Add ``weight`` times the gradients of the mean loss a target token, in nats, and return that loss.
 
     Short and long lessons go through the model apart, which saves most of the padding.
     """
@@ -157,7 +175,7 @@ def backward(model: LlamaForCausalLM, lessons: Sequence[Lesson]) -> float:
     total = 0.0
     for inputs, labels in parts:
         loss = summed_loss(model, inputs, labels) / targets
-        loss.backward()
+        (weight * loss).backward()
         total += loss.item()
     return total
 

@@ -14,9 +14,15 @@ SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN, ASSISTANT)
 STAGES = ("retrieve", "read", "solve")
 
 PEOPLE = ("ann", "bob", "carl", "dora", "emil", "fay", "gus", "hana")
-ROLES = tuple(
-    ["baker", "clerk", "pilot", "nurse", "miner", "tailor", "judge", "farmer", "cook", "guard", "smith", "potter", "weaver", "singer", "dancer", "painter", "doctor", "lawyer", "teacher", "student", "sailor", "soldier", "driver", "butcher", "barber", "builder", "hunter", "fisher", "gardener", "plumber", "printer", "writer", "actor", "poet", "priest", "monk", "banker", "broker", "porter", "waiter", "maid", "butler", "jockey", "boxer", "coach", "umpire", "grocer", "florist"]
+# fmt: off
+ROLES = (
+    "baker", "clerk", "pilot", "nurse", "miner", "tailor", "judge", "farmer", "cook", "guard", "smith", "potter",
+    "weaver", "singer", "dancer", "painter", "doctor", "lawyer", "teacher", "student", "sailor", "soldier",
+    "driver", "butcher", "barber", "builder", "hunter", "fisher", "gardener", "plumber", "printer", "writer",
+    "actor", "poet", "priest", "monk", "banker", "broker", "porter", "waiter", "maid", "butler", "jockey", "boxer",
+    "coach", "umpire", "grocer", "florist",
 )
+# fmt: on
 COLOURS = ("red", "blue", "green", "white", "black", "pink", "grey", "brown", "gold", "plain")
 ITEMS = ("lamp", "chair", "cup", "hat", "book", "rug", "bowl", "coat", "pen", "clock")
 MOST_SENTENCES = 12

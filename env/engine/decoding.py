@@ -7,6 +7,7 @@ Storing is then one slice copy a layer, and rows come and go without moving the 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from env.backends._base import Sampling
 from env.engine.jobs import Grown, Row
-from env.engine.model import LlamaModel, Prefill
+from env.engine.model import Block, LlamaModel, Prefill
 from env.engine.randomness import uniforms
 from env.engine.sampling import RowSampling, pick
 
@@ -25,6 +26,8 @@ STRIDE = 4
 """Decode steps between two looks at what has ended."""
 
 _SPARE = 64
+_BLOCK_ROWS = 64
+_WORTH_SPLITTING = 0.9
 _IDLE = Sampling()
 _Number = TypeVar("_Number", np.int64, np.uint64)
 Counts = npt.NDArray[np.int64]
@@ -71,7 +74,8 @@ class DecodeBatch:
             members: (which prompt, row) pairs, at most `room` of them.
         """
         width = max(lengths[prompt] for prompt, _ in members)
-        slots = self._free_slots(len(members), width)
+        self.reserve(len(members), width)
+        slots = [slot for slot, row in enumerate(self.rows) if row is None][: len(members)]
         sources = [prompt for prompt, _ in members]
         device = self._model.device
         where = torch.tensor(slots, device=device)
@@ -98,13 +102,13 @@ class DecodeBatch:
             return
         low = int(self._start[alive].min())
         if self._clock + steps >= self._capacity:
-            low = self._move(list(range(len(self.rows))), len(self.rows), low, self._clock - low)
+            self._move(list(range(len(self.rows))), len(self.rows), low, self._clock - low)
         ahead = (self._clock + 1 - self._first)[None, :] + np.arange(steps)[:, None]
         chance = torch.from_numpy(uniforms(self._keys[None, :], ahead)).to(self._model.device)
+        mask, blocks = self._mask[:, None, None, :], self._blocks(alive)
         for step in range(steps):
-            columns = slice(low, self._clock + 1)
-            mask = self._mask[:, None, None, columns]
-            logits = self._model.decode(self._tokens[self._clock], self._positions, self._cache, columns, mask)
+            now = self._clock
+            logits = self._model.decode(self._tokens[now], self._positions, self._cache, now, mask, blocks)
             self._clock += 1
             self._tokens[self._clock], self._logprobs[self._clock] = pick(logits, chance[step], self._sampling)
             self._positions += 1
@@ -122,9 +126,7 @@ class DecodeBatch:
         self._checked = self._clock
         done = np.isin(fresh, self._end_tokens).any(0) | (self._clock - self._first + 1 >= self._limit)
         done[list(stopped)] = True
-        leaving = [
-            slot for slot, row in enumerate(self.rows) if row is not None and (done[slot] or row.job.cancelled)
-        ]
+        leaving = [slot for slot, row in enumerate(self.rows) if row is not None and (done[slot] or row.job.cancelled)]
         grown = self._collect(leaving)
         for slot in leaving:
             self.rows[slot] = None
@@ -156,6 +158,20 @@ class DecodeBatch:
             grown.append(Grown(row, kept, tuple(logprobs[number, span].tolist()), ended=bool(hits.size)))
         return grown
 
+    def _blocks(self, alive: npt.NDArray[np.bool_]) -> list[Block]:
+        """Ranges of rows with the first column each must see; one range where several would save little.
+
+        Rows are admitted longest prompt first, so that neighbours start at similar columns.
+        """
+        starts = np.where(alive, self._start, self._clock)
+        bounds = [*range(0, len(starts), _BLOCK_ROWS), len(starts)]
+        blocks = [Block(slice(a, b), int(starts[a:b].min())) for a, b in itertools.pairwise(bounds)]
+        low = min(block.low for block in blocks)
+        seen = sum((block.rows.stop - block.rows.start) * (self._clock + 1 - block.low) for block in blocks)
+        if seen < _WORTH_SPLITTING * len(starts) * (self._clock + 1 - low):
+            return blocks
+        return [Block(slice(0, len(starts)), low)]
+
     def _compact(self) -> None:
         """Close the gaps once a quarter of the rows is gone and nobody waits for their places."""
         kept = [slot for slot, row in enumerate(self.rows) if row is not None]
@@ -165,24 +181,18 @@ class DecodeBatch:
             low = int(self._start[kept].min())
             self._move(kept, len(kept), low, self._clock - low)
 
-    def _free_slots(self, wanted: int, width: int) -> list[int]:
-        """Slots for new rows whose prompts take ``width`` columns; the batch grows where it is too small."""
+    def reserve(self, wanted: int, width: int) -> None:
+        """Make places for new rows whose prompts take at most ``width`` columns; done once for several `admit`."""
         kept = [slot for slot, row in enumerate(self.rows) if row is not None]
         low = int(self._start[kept].min()) if kept else self._clock
-        span = self._clock - low
+        clock = max(self._clock - low, width)
         if len(self.rows) - len(kept) < wanted:
-            self._move(kept, len(kept) + wanted, low, max(span, width))
-            return list(range(len(kept), len(kept) + wanted))
-        if self._clock < width or self._clock >= self._capacity:
-            self._move(list(range(len(self.rows))), len(self.rows), low, max(span, width))
-        return [slot for slot, row in enumerate(self.rows) if row is None][:wanted]
+            self._move(kept, len(kept) + wanted, low, clock)
+        elif self._clock < width or self._clock >= self._capacity:
+            self._move(list(range(len(self.rows))), len(self.rows), low, clock)
 
-    def _move(self, kept: list[int], size: int, low: int, clock: int) -> int:
-        """Rebuild for ``size`` rows with the kept slots first and their columns from ``low`` ending before ``clock``.
-
-        Returns:
-            The column that ``low`` has become.
-        """
+    def _move(self, kept: list[int], size: int, low: int, clock: int) -> None:
+        """Rebuild for ``size`` rows: the kept slots first, their columns from ``low`` on ending before ``clock``."""
         old = (self._cache, self._mask, self._tokens, self._logprobs, self._positions)
         span, shift = self._clock - low, clock - self._clock
         fits = clock + _SPARE // 2 < self._capacity and self._capacity <= 4 * (clock + _SPARE)
@@ -210,7 +220,6 @@ class DecodeBatch:
         self._checked += shift
         rows = [row.job.sampling if row else _IDLE for row in self.rows]
         self._sampling = RowSampling.of(rows, self._model.device)
-        return low + shift
 
     def _allocate(self, size: int, capacity: int) -> None:
         config, model = self._model.config, self._model

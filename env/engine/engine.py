@@ -172,7 +172,11 @@ class Engine:
         alike: dict[tuple[int, ...], list[Job]] = {}
         for job in self._take(room):
             alike.setdefault(tuple(job.tokens), []).append(job)
+        if not alike:
+            return
         prompts = list(alike)
+        rows = sum(len(job.row_indices) for jobs in alike.values() for job in jobs)
+        self._batch.reserve(min(rows, self._batch.room), max(map(len, prompts)))
         for group in prefill_groups([len(prompt) for prompt in prompts], PREFILL_TOKENS):
             self._admit_group([prompts[number] for number in group], [alike[prompts[number]] for number in group])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,15 @@ class Prefill:
 
     keys_values: tuple[Tensor, ...]
     """For each layer [P, W, 2 * kv_heads, head_dim]: rotated keys, then values."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A range of rows of the decode batch."""
+
+    rows: slice
+    low: int
+    """No row of the range sees a cache column before this one."""
 
 
 class LlamaModel:
@@ -80,15 +90,18 @@ class LlamaModel:
         last = torch.arange(prompts, device=self.device) * width + lengths - 1
         return Prefill(self._normed(hidden[last]) * self._weights.norm, tuple(kept))
 
-    def decode(self, tokens: Tensor, positions: Tensor, cache: list[Tensor], columns: slice, mask: Tensor) -> Tensor:
-        """One step of every row: store the new keys and values in the last of ``columns``, attend to all of them.
+    def decode(
+        self, tokens: Tensor, positions: Tensor, cache: list[Tensor], newest: int, mask: Tensor, blocks: Sequence[Block]
+    ) -> Tensor:
+        """One step of every row: store the new keys and values in column ``newest`` and attend to what is visible.
 
         Args:
             tokens: [B] the rows' newest tokens.
             positions: [B] their rotary positions.
             cache: for each layer [B, 2 * kv_heads, capacity, head_dim], written in place.
-            columns: the cache columns seen, the new one last.
-            mask: [B, 1, 1, columns] additive, -inf where a column is not the row's.
+            newest: the cache column of this step.
+            mask: [B, 1, 1, capacity] additive, -inf where a column is not the row's.
+            blocks: consecutive ranges that cover all rows, each with the first column that any of its rows sees.
 
         Returns:
             [B, vocab] logits, float32.
@@ -97,18 +110,13 @@ class LlamaModel:
         config = self.config
         hidden = self._weights.embedding[tokens]
         turns = self._turns[positions].view(rows, 1, -1)
-        newest = columns.stop - 1
         for layer, store in zip(self._weights.layers, cache, strict=True):
             heads = (self._normed(hidden) @ layer.qkv).view(rows, self._all_heads, config.head_dim)
             self._rotate(heads, turns)
             store[:, :, newest].copy_(heads[:, config.heads :])
-            mixed = functional.scaled_dot_product_attention(
-                heads[:, : config.heads].view(rows, config.kv_heads, self._groups, config.head_dim),
-                store[:, : config.kv_heads, columns],
-                store[:, config.kv_heads :, columns],
-                attn_mask=mask,
-                scale=1.0,
-            )
+            queries = heads[:, : config.heads].view(rows, config.kv_heads, self._groups, config.head_dim)
+            parts = [self._attend(queries, store, newest, mask, block) for block in blocks]
+            mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
             hidden.addmm_(mixed.reshape(rows, self._query_width), layer.out)
             self._feed_forward(hidden, layer)
         return self.logits(self._normed(hidden) * self._weights.norm)
@@ -116,6 +124,17 @@ class LlamaModel:
     def logits(self, last_hidden: Tensor) -> Tensor:
         """[N, vocab] (or [N, 1] of a verifier) from normed hidden states [N, hidden], float32."""
         return (last_hidden @ self._weights.head).float()
+
+    def _attend(self, queries: Tensor, store: Tensor, newest: int, mask: Tensor, block: Block) -> Tensor:
+        """Attention of one block's rows over the columns they see."""
+        rows, columns = block.rows, slice(block.low, newest + 1)
+        return functional.scaled_dot_product_attention(
+            queries[rows],
+            store[rows, : self.config.kv_heads, columns],
+            store[rows, self.config.kv_heads :, columns],
+            attn_mask=mask[rows, :, :, columns],
+            scale=1.0,
+        )
 
     def _feed_forward(self, hidden: Tensor, layer: LayerWeights) -> None:
         gate, up = (self._normed(hidden) @ layer.gate_up).chunk(2, dim=1)

@@ -45,9 +45,7 @@ class EngineLease:
             engine.close()
 
 
-def lease_engine(
-    checkpoint: Path, device: str = "auto", dtype: str = "float32", max_rows: int = 512
-) -> EngineLease:
+def lease_engine(checkpoint: Path, device: str = "auto", dtype: str = "float32", max_rows: int = 512) -> EngineLease:
     """Load a checkpoint or join who has loaded it (blocking).
 
     Args:

@@ -3,7 +3,7 @@
 from planner.archive.archive import Archive, open_archive
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
-from planner.archive.errors import ArchiveError, BudgetExhausted, NotFound, StatusConflict
+from planner.archive.errors import Ambiguous, ArchiveError, BudgetExhausted, NotFound, StatusConflict
 from planner.archive.migration import current_revision, head_revision, migrate
 from planner.archive.records import (
     EventRecord,
@@ -20,6 +20,7 @@ from planner.archive.records import (
 )
 
 __all__ = [
+    "Ambiguous",
     "Archive",
     "ArchiveError",
     "BudgetExhausted",

@@ -36,7 +36,7 @@ class SqlSampleBank:
         wanted = list(dict.fromkeys(keys))
         draws = table_of(DrawRow).c
         columns = [draws[name] for name in ("prompt_key", "index", "text", "finish_reason", "prompt_tokens")]
-        columns += [draws[name] for name in ("output_tokens", "logprob", "score")]
+        columns += [draws[name] for name in ("output_tokens", "logprob", "score", "origin")]
         found: dict[PromptKey, tuple[Draw, ...]] = {}
         with explained(self._engine), self._engine.connect() as connection:
             for start in range(0, len(wanted), _KEYS_A_STATEMENT):
@@ -66,6 +66,7 @@ class SqlSampleBank:
                 "output_tokens": draw.output_tokens,
                 "logprob": draw.logprob,
                 "score": draw.score,
+                "origin": draw.origin,
                 "created_at": now,
             }
             for key in sorted(draws)

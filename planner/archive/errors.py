@@ -13,6 +13,10 @@ class NotFound(ArchiveError):
     """The archive holds no such study, trial, plan or schedule."""
 
 
+class Ambiguous(ArchiveError):
+    """The start of an id fits several studies; the message lists them."""
+
+
 class StatusConflict(ArchiveError):
     """A study cannot go from the status it has to the one asked for."""
 

@@ -52,3 +52,12 @@ class Events:
         with self._sessions.read() as session:
             rows = session.exec(query.order_by(col(EventRow.id)).limit(limit))
             return [EventRecord(**row.model_dump(exclude={"event_key"})) for row in rows]
+
+    def latest(self, study_id: str, kind: str | None = None) -> EventRecord | None:
+        """The newest event, of one kind where given; None where there is none."""
+        query = select(EventRow).where(EventRow.study_id == study_id)
+        if kind is not None:
+            query = query.where(EventRow.kind == kind)
+        with self._sessions.read() as session:
+            row = session.exec(query.order_by(col(EventRow.id).desc()).limit(1)).first()
+            return None if row is None else EventRecord(**row.model_dump(exclude={"event_key"}))

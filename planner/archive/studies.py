@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from sqlmodel import Session, and_, col, or_, select, update
 
-from planner.archive.errors import ArchiveError, NotFound, StatusConflict
+from planner.archive.errors import Ambiguous, NotFound, StatusConflict
 from planner.archive.records import StudyRecord, StudyStatus
 from planner.archive.sessions import Sessions, insert_missing, utc_now
 from planner.archive.statuses import TERMINAL, may_follow
@@ -74,7 +74,7 @@ class Studies:
 
         Raises:
             NotFound: nothing matches.
-            ArchiveError: several ids start like this; the message lists them.
+            Ambiguous: several ids start like this; the message lists them.
         """
         with self._sessions.read() as session:
             exact = session.get(StudyRow, prefix)
@@ -90,7 +90,7 @@ class Studies:
                 raise NotFound(f"no study has the id or name {prefix!r}; list the studies to see what there is")
             if len(matches) > 1:
                 listed = ", ".join(f"{row.id} ({row.name})" for row in matches)
-                raise ArchiveError(f"{prefix!r} fits several studies: {listed}; give more of the id")
+                raise Ambiguous(f"{prefix!r} fits several studies: {listed}; give more of the id")
             return _record(matches[0])
 
     def list(

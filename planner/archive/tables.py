@@ -145,6 +145,7 @@ class DrawRow(ArchiveTable, table=True):
     output_tokens: int
     logprob: float | None = None
     score: float | None = None
+    origin: str
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 

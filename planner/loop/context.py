@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from env.allocation import Allocation, StageSetting
-from env.backends.pool import BackendPool
+from env.backends.pool import BackendPool, Backends
 from env.errors import ApportionError
 from env.execution import Environment, Progress
 from env.spec import StudySpec
@@ -31,24 +31,44 @@ class StudyCancelled(ApportionError):
 class StudyContext:
     """A study's spec, space, data, backends and proposer, with reads and writes of its archive in the loop's terms."""
 
-    def __init__(self, archive: Archive, study_id: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        study_id: str,
+        environ: Mapping[str, str] | None = None,
+        backends: Backends | None = None,
+    ) -> None:
+        """Open a study.
+
+        Args:
+            archive: holds the study.
+            study_id: which.
+            environ: where to look for the agent's LLM; the process's environment by default.
+            backends: models to use instead of those of the spec.
+
+        Raises:
+            ApportionError: the study's data, checkpoints or proposer cannot be opened.
+        """
         self.archive = archive
         self.study_id = study_id
         self.spec = StudySpec.model_validate(dict(archive.studies.get(study_id).spec))
         self.space = SearchSpace(self.spec)
         self.splits: Splits = load_splits(self.spec.data)
-        self.backends = BackendPool(self.spec.pipeline.models)
+        self._pool = BackendPool(self.spec.pipeline.models)
+        self.backends: Backends = backends or self._pool
         self.environment = Environment(
             self.spec.pipeline, self.spec.budget.plan.unit, archive.bank, self.backends, self.spec.seed
         )
         self.insight = InsightProposer(self.space, self.spec.seed)
-        self.proposer = open_proposer(self.spec, self.space, environ or os.environ, self.proposer_tokens_left)
+        self.proposer = open_proposer(
+            self.spec, self.space, os.environ if environ is None else environ, self.proposer_tokens_left
+        )
         self._last_event = 0.0
 
     async def close(self) -> None:
         """Release backends and the proposer."""
         await self.proposer.close()
-        await self.backends.close()
+        await self._pool.close()
 
     # What the archive says ---------------------------------------------------------------------------------------
 

@@ -119,9 +119,7 @@ async def test_different_indices_seeds_and_prompts_give_different_draws(backend:
 @pytest.mark.asyncio
 async def test_temperature_zero_gives_one_text_for_all_indices_and_seeds(backend: Backend) -> None:
     greedy = Sampling(temperature=0, max_tokens=10)
-    many, [other] = await draws(
-        backend, ask("w8", range(4), greedy), ask("w8", (9,), replace(greedy, seed=77))
-    )
+    many, [other] = await draws(backend, ask("w8", range(4), greedy), ask("w8", (9,), replace(greedy, seed=77)))
     assert {draw.text for draw in many} == {other.text}
 
 

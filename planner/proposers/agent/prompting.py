@@ -63,6 +63,7 @@ class PromptWriter:
         self._space = space
         self._task = unmarked(task[:MAX_TASK_CHARS]).strip()
         self._max_chars = max_chars
+        self._scale, self._unit = readable_unit(space.limit, space.unit)
 
     def reflect(self, history: History) -> Prompt:
         """Asks for guidelines.
@@ -80,7 +81,7 @@ class PromptWriter:
             PromptTooLongError: nothing is left to leave out.
         """
         stages = [stage.name for stage in self._space.pipeline.stages]
-        ask = {"count": count, "stages": stages, "limit": f"{self._space.limit:.6g}", "unit": self._space.unit}
+        ask = {"count": count, "stages": stages, "limit": f"{self._space.limit / self._scale:.6g}", "unit": self._unit}
         return self._fitting("propose.j2", history, refused, ask)
 
     def _fitting(
@@ -113,7 +114,7 @@ class PromptWriter:
         told = [*(r for r in dict.fromkeys(history.refused) if r not in current), *current]
         return {
             "task": self._task,
-            "unit": self._space.unit,
+            "unit": self._unit,
             "strategies": {name: STRATEGY_MEANINGS.get(name, "see the task") for name in sorted(strategies)},
             "space": self._space_json,
             "shown": len(rows),
@@ -139,7 +140,7 @@ class PromptWriter:
             "allocation": _compact(trial.allocation),
             "score": _number(trial.score, 4),
             "se": _number(trial.standard_error, 2),
-            "cost": _number(trial.cost, 6),
+            "cost": _number(trial.cost / self._scale, 6),
             "budget_share": _number(trial.cost / self._space.limit, 3),
             "new_draws": trial.new_draws,
         }
@@ -147,7 +148,7 @@ class PromptWriter:
     @cached_property
     def _space_json(self) -> str:
         stages = [self._stage(stage) for stage in self._space.pipeline.stages]
-        head = {"unit": self._space.unit, "plan_budget": self._space.limit}
+        head = {"unit": self._unit, "plan_budget": self._space.limit / self._scale}
         return unmarked(f'{_json(head)[:-1]},"stages":[\n{_lines(stages)}\n]}}')
 
     def _stage(self, stage: StageSpec) -> dict[str, object]:
@@ -177,7 +178,8 @@ class PromptWriter:
         grouped: dict[tuple[float, float, float], list[str]] = {}
         for strategy in stage.strategies:
             one, high, higher = (
-                self._space.cost.stage(stage, StageSetting(model, strategy, k)) for k in (1, 10**6, 2 * 10**6)
+                self._space.cost.stage(stage, StageSetting(model, strategy, k)) / self._scale
+                for k in (1, 10**6, 2 * 10**6)
             )
             slope = (higher - high) / 10**6
             key = (_figures(one), _figures(high - slope * 10**6), _figures(slope))
@@ -186,6 +188,12 @@ class PromptWriter:
             {"strategies": names, "one_sample": one, "fixed": fixed, "each_further": further}
             for (one, fixed, further), names in grouped.items()
         ]
+
+
+def readable_unit(limit: float, unit: str) -> tuple[float, str]:
+    """A power of 1000 that brings the budget near 1..1000, and the unit's name in it: LLMs add small numbers better."""
+    power = 3 * math.floor(math.log10(limit) / 3)
+    return (1.0, unit) if power in (0, 3) else (10.0**power, f"10^{power} {unit}")
 
 
 def unmarked(text: str) -> str:
@@ -202,6 +210,7 @@ _TEMPLATES = Environment(
     undefined=StrictUndefined,
     autoescape=False,  # prompts are not HTML
     trim_blocks=True,
+    lstrip_blocks=True,
 )
 
 

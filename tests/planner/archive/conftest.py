@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.archive import Archive, open_archive
+from planner.archive import Archive, open_archive, open_engine
+from planner.archive.tables import ArchiveTable
 from tests.postgres import PostgresServer, postgres, postgres_url
 
 __all__ = ["postgres", "postgres_url"]
@@ -24,7 +25,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest) -> str:
-    """A database of this test's own with the newest schema."""
+    """An empty archive with the newest schema."""
     return str(request.getfixturevalue(f"{request.param}_with_schema"))
 
 
@@ -47,9 +48,14 @@ def sqlite_with_schema(sqlite_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgresql_with_schema(postgres: PostgresServer, postgresql_template: str) -> Iterator[str]:
-    with postgres.database(postgresql_template) as url:
-        yield url
+def postgresql_with_schema(postgresql_shared: str) -> str:
+    """One database for all tests, emptied before each: a tenth of the time a new one takes."""
+    engine = open_engine(postgresql_shared)
+    with engine.begin() as connection:
+        for table in reversed(ArchiveTable.metadata.sorted_tables):
+            connection.execute(table.delete())
+    engine.dispose()
+    return postgresql_shared
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +66,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_template(postgres: PostgresServer) -> Iterator[str]:
+def postgresql_shared(postgres: PostgresServer) -> Iterator[str]:
     with postgres.database() as url:
         open_archive(url).close()
-        yield url.rpartition("/")[2]
+        yield url

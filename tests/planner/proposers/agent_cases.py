@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from env.allocation import Allocation, StageSetting
 from env.spec import OpenAIModel, PipelineSpec, StageSpec, StudySpec
 from env.spec.pipeline import PlannedTokens, PromptMessage, SamplesSpec
-from env.spec.study import BudgetSpec, InlineData, PlanBudget, ProposerSpec
+from env.spec.study import BudgetSpec, CostUnit, InlineData, PlanBudget, ProposerSpec
 from planner.history import CurveEstimate, History, RefusedView, TrialView
 from planner.proposers.agent import AgentProposer, LlmSettings
 from planner.space import SearchSpace
@@ -17,7 +17,7 @@ TASK = "Find the right rows of a ledger, then answer the question about them."
 KEY = "sk-secret-0123456789"
 
 
-def space(stages: int = 2, limit: float = 2.0e13) -> SearchSpace:
+def space(stages: int = 2, limit: float = 2.0e13, unit: CostUnit = "flops") -> SearchSpace:
     names = ["retrieve", "answer", *(f"check{i}" for i in range(stages - 2))][:stages]
     sizes = {"small": 3e9, "medium": 8e9, "large": 70e9}
     models = {
@@ -44,7 +44,7 @@ def space(stages: int = 2, limit: float = 2.0e13) -> SearchSpace:
         name="study",
         pipeline=pipeline,
         data=InlineData(source="inline", rows=({"question": "1+1", "answer": "2"},)),
-        budget=BudgetSpec(plan=PlanBudget(limit=limit)),
+        budget=BudgetSpec(plan=PlanBudget(limit=limit, unit=unit)),
         proposer=ProposerSpec(),
     )
     return SearchSpace(spec)
@@ -53,16 +53,22 @@ def space(stages: int = 2, limit: float = 2.0e13) -> SearchSpace:
 def simulated_score(allocation: Allocation) -> float:
     """Saturating in the samples, stages multiply, `medium` is best for its size."""
     quality = {"small": 0.5, "medium": 0.8, "large": 0.85}
-    return math.prod(1 - (1 - quality[s.model]) * s.samples**-0.5 for _, s in allocation.settings)
+    return math.prod(1 - (1 - quality[s.model]) * math.sqrt(1 / s.samples) for _, s in allocation.settings)
 
 
 def trial(number: int, allocation: Allocation, over: SearchSpace, score: float | None = None) -> TrialView:
     value = simulated_score(allocation) if score is None else score
-    points = tuple(CurveEstimate(k, value - 0.01 * k, 1.0) for k in (1, 2, 4, 8, 16))
+    curves = {stage: tuple(_points(allocation, stage)) for stage in allocation.stages}
     cost = over.total(allocation)
-    return TrialView(
-        number, number // 4, allocation, value, 0.012, cost, cost, 10, {stage: points for stage in allocation.stages}
-    )
+    return TrialView(number, number // 4, allocation, value, 0.012, cost, cost, 10, curves)
+
+
+def _points(allocation: Allocation, stage: str) -> Iterator[CurveEstimate]:
+    """What a trial with many draws knows about fewer."""
+    setting = allocation[stage]
+    for samples in range(1, setting.samples + 1):
+        fewer = allocation.replace(stage, StageSetting(setting.model, setting.strategy, samples))
+        yield CurveEstimate(samples, simulated_score(fewer), 1.0)
 
 
 def history(over: SearchSpace, trials: int = 6, refused: tuple[RefusedView, ...] = ()) -> History:
@@ -79,7 +85,8 @@ def proposal(**stages: tuple[str, str, int]) -> dict[str, object]:
     return {"allocation": written, "reason": "because", "expected_score": 0.5}
 
 
-GOOD = {"proposals": [proposal(retrieve=("small", "vote", 4), answer=("medium", "vote", 2))]}
+GOOD_ITEM = proposal(retrieve=("small", "vote", 4), answer=("medium", "vote", 2))
+GOOD = {"proposals": [GOOD_ITEM]}
 GOOD_ALLOCATION = allocation(retrieve=("small", "vote", 4), answer=("medium", "vote", 2))
 
 

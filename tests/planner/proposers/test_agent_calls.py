@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ SPACE = space()
 
 @pytest.mark.asyncio
 async def test_a_good_reply_becomes_proposals_with_the_tokens_the_server_counted() -> None:
-    with ScriptedLlm([Content('{"proposals": [%s]}' % _item(), usage=(1234, 56))]) as llm:
+    with ScriptedLlm([Content(json.dumps(GOOD), usage=(1234, 56))]) as llm:
         got = await agent(llm.base_url, SPACE).propose(history(SPACE), 4, ())
     (proposal,) = got.proposals
     assert (proposal.allocation, proposal.origin, proposal.reason) == (GOOD_ALLOCATION, "agent", "because")
@@ -35,7 +36,7 @@ async def test_a_good_reply_becomes_proposals_with_the_tokens_the_server_counted
 
 @pytest.mark.asyncio
 async def test_tokens_are_estimated_where_the_server_counts_none() -> None:
-    with ScriptedLlm([Content('{"proposals": [%s]}' % _item(), usage=None)]) as llm:
+    with ScriptedLlm([Content(json.dumps(GOOD), usage=None)]) as llm:
         got = await agent(llm.base_url, SPACE).propose(history(SPACE), 4, ())
     (exchange,) = got.exchanges
     assert exchange.prompt_tokens > len(llm.prompts[0]) // 5
@@ -185,7 +186,9 @@ async def test_no_call_is_made_beyond_the_token_budget() -> None:
 @pytest.mark.asyncio
 async def test_what_a_timed_out_attempt_used_counts_before_the_next() -> None:
     with ScriptedLlm([Late(20, GOOD)], then=GOOD) as llm:
-        proposer = agent(llm.base_url, SPACE, tokens=lambda: 7500, timeout_s=0.3)
+        unasked = await agent(llm.base_url, SPACE, tokens=lambda: 0).propose(history(SPACE), 4, ())
+        need = int(unasked.exchanges[0].error.split()[-1])
+        proposer = agent(llm.base_url, SPACE, tokens=lambda: need + 100, timeout_s=0.3)
         got = await proposer.propose(history(SPACE), 4, ())
     assert len(llm.requests) == 1
     assert "proposer budget exhausted" in got.exchanges[0].error
@@ -250,9 +253,3 @@ def test_a_proposer_outlives_its_event_loop() -> None:
         for trials in (5, 6):
             assert asyncio.run(proposer.propose(history(SPACE, trials), 4, ())).proposals
         asyncio.run(proposer.close())
-
-
-def _item() -> str:
-    import json
-
-    return json.dumps(GOOD["proposals"][0])

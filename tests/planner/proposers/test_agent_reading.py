@@ -156,7 +156,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.text(alphabet='{}[]",:\\ \nproposalsguidelinestext0123456789ntf', max_size=300) | st.text(max_size=200))
 def test_any_text_is_read_without_an_exception(reply: str) -> None:
     read_proposals(reply, 4)
@@ -164,7 +164,7 @@ def test_any_text_is_read_without_an_exception(reply: str) -> None:
     read_proposals('{"proposals": [' + reply, 4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(JSON)
 def test_any_json_is_read_without_an_exception(value: object) -> None:
     for key in ("proposals", "guidelines"):
@@ -175,7 +175,7 @@ def test_any_json_is_read_without_an_exception(value: object) -> None:
         read_guidelines(reply, SPACE, 1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, len(TWO)))
 def test_a_reply_cut_anywhere_gives_only_items_that_were_written(cut: int) -> None:
     whole = read_proposals(TWO, 4) or ()

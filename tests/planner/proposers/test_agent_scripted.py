@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from planner.history import History, RefusedView
+from planner.proposers import Proposer
 from tests.planner.proposers.agent_cases import agent, space, trial
 from tests.scripted_llm import ScriptedLlm, guideline_follower, refusing
 
@@ -16,7 +17,7 @@ SPACE = space()
 @pytest.mark.parametrize("fields", [[], ["response_format"]])
 async def test_it_climbs_from_the_initial_trials_with_valid_new_allocations(fields: list[str]) -> None:
     with ScriptedLlm(refusing(fields, guideline_follower())) as llm:
-        proposer = agent(llm.base_url, SPACE)
+        proposer: Proposer = agent(llm.base_url, SPACE)
         first = (await proposer.initial(History(0, ()))).proposals
         trials = tuple(trial(i, p.allocation, SPACE) for i, p in enumerate(first) if p.allocation)
         past = History(1, trials, trials_left=20)

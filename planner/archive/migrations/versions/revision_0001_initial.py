@@ -36,6 +36,7 @@ def _create_draws() -> None:
         sa.Column("output_tokens", sa.Integer(), nullable=False),
         sa.Column("logprob", sa.Float(), nullable=True),
         sa.Column("score", sa.Float(), nullable=True),
+        sa.Column("origin", sa.String(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("prompt_key", "index", name="pk_draws"),
     )

@@ -1,0 +1,49 @@
+# Every target sets up what it needs in .venv; nothing installed by hand is used.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test test-slow check lock models bench clean help
+
+help:           ## List the targets
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), "Apportion needs Python 3.11 to 3.13: make PYTHON=python3.12 ..."'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.runtime
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.runtime     ## Run the main job: search, prove and export a plan on the embedded models
+	$(BIN)/apportion demo
+
+test: $(VENV)/.development ## Pass the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.development ## Kill tests and other minutes-long suites
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.development ## Lint, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: $(VENV)/.development ## Write constraints.txt anew from what is installed
+	( echo "# Exact versions that a fresh machine resolves to: make lock writes this file anew from the installed environment."; \
+	  $(PIP) freeze --all --exclude-editable | grep -v '^pip==' | sed 's/^torch==\(.*\)+.*/torch==\1/' ) > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+
+models: $(VENV)/.development ## Train the embedded models anew from a seed (an hour or so on two cores)
+	$(BIN)/python -m env.embedded.train --all
+
+bench: $(VENV)/.runtime    ## Engine throughput against HF generate, as JSON
+	$(BIN)/python -m benchmarks.engine_throughput
+
+clean:          ## Remove the environment and what commands wrote
+	rm -rf $(VENV) out .apportion build *.egg-info

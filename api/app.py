@@ -1,0 +1,69 @@
+"""Builds the web application: REST, live events and pages over one runtime."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from api import problems
+from api.guard import Guard
+from api.pages import install as install_pages
+from api.pages.errors import problem_page
+from api.routes import events, health, schedules, spec, studies
+from api.routes.spec_bodies import described
+from planner.durable import Runtime
+
+DESCRIPTION = (
+    "Finds compute-optimal plans for multi-stage LLM pipelines. Submit a study spec, follow the search, take the plan. "
+    "Everything that goes wrong is answered as problem details (RFC 9457) with one fault a field."
+)
+
+
+def create_app(runtime: Runtime) -> FastAPI:
+    """The application over a launched runtime; whoever launched it closes it.
+
+    Handlers that touch the archive run on threads, so that the web loop is never held up.
+    """
+    app = FastAPI(
+        title="Apportion",
+        version=_version(),
+        description=DESCRIPTION,
+        openapi_url="/api/v1/openapi.json",
+        # Their pages load scripts from other hosts.
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.runtime = runtime
+    rest = APIRouter(prefix="/api/v1")
+    for subject in (studies, events, schedules, spec):
+        rest.include_router(subject.router)
+    app.include_router(rest)
+    app.include_router(health.router)
+    install_pages(app)
+    problems.install(app, problem_page)
+    app.add_middleware(Guard)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            plain = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+            app.openapi_schema = described(plain)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _version() -> str:
+    try:
+        return version("apportion")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,100 @@
+"""Renders templates: escaping on, the page's formats, assets with their version, the token against forged forms."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import plotly
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from api.problems import Refused
+from planner.plans import amount
+
+FOLDER = Path(__file__).parent
+STATIC = FOLDER / "static"
+TOKEN_COOKIE = "apportion_form"
+TOKEN_FIELD = "form_token"
+
+
+@cache
+def environment() -> Environment:
+    """The templates with what they may call. Everything they print is escaped."""
+    env = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    env.globals.update(asset=asset, token_field=TOKEN_FIELD)
+    env.filters.update(amount=amount, score=_score, signed=_signed, count=_count, moment=_moment)
+    return env
+
+
+def render(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+    """A page; its forms carry a token that must match the visitor's cookie."""
+    token = request.cookies.get(TOKEN_COOKIE) or secrets.token_urlsafe(24)
+    html = environment().get_template(template).render(token=token, path=request.url.path, **context)
+    response = HTMLResponse(html, status, {"Cache-Control": "no-store"})
+    if TOKEN_COOKIE not in request.cookies:
+        response.set_cookie(TOKEN_COOKIE, token, httponly=True, samesite="strict", path="/")
+    return response
+
+
+async def form_texts(request: Request) -> dict[str, str]:
+    """The texts of a submitted form.
+
+    Raises:
+        Refused: its token is not the visitor's, so that another page may have sent it.
+    """
+    async with request.form(max_files=0, max_fields=500) as form:
+        texts = {key: value for key, value in form.items() if isinstance(value, str)}
+    held = request.cookies.get(TOKEN_COOKIE, "")
+    sent = texts.pop(TOKEN_FIELD, "")
+    if not held or not secrets.compare_digest(held.encode(), sent.encode()):
+        raise Refused(403, "this form has expired: load its page again and send it once more")
+    return texts
+
+
+def asset(name: str) -> str:
+    """URL of a file under static/, which changes with its content so that browsers may keep it for ever."""
+    return f"/static/{name}?v={_version(name)}"
+
+
+@cache
+def _version(name: str) -> str:
+    if name == "plotly.min.js":
+        return str(plotly.__version__)
+    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+
+
+def kept(response: Response) -> Response:
+    """The same response, to be kept by browsers for ever."""
+    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response
+
+
+def _score(value: float | None) -> str:
+    return "not evaluated" if value is None else f"{value:.3f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}"
+
+
+def _count(value: float, word: str = "") -> str:
+    number = f"{value:,.0f}"
+    if not word:
+        return number
+    return f"{number} {word}" if number == "1" else f"{number} {word}s"
+
+
+def _moment(value: datetime) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,1 @@
+"""The REST interface, one file a subject; routes are thin and what they share stands beside them."""

@@ -1,0 +1,112 @@
+"""Serves REST, pages and a worker in one process, on loopback."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import webbrowser
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import uvicorn
+
+from api.app import create_app
+from api.guard import is_loopback
+from api.settings import Settings
+from env.errors import ApportionError
+from planner.durable import Runtime
+
+SHUTDOWN_SECONDS = 5
+"""How long open requests may take once the process was asked to stop."""
+
+
+class ServeError(ApportionError):
+    """The service cannot be started as asked."""
+
+
+def serve(settings: Settings, open_browser: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT, then close in order; a study in flight goes on at the next start.
+
+    Args:
+        settings: where the archive lives and what to bind to.
+        open_browser: show the start page once the service answers.
+
+    Raises:
+        ServeError: the host is not loopback, or the port is taken.
+        ArchiveError: the archive or the jobs database cannot be opened.
+    """
+    listener = bound_socket(settings.host, settings.port)
+    url = _url(settings.host, listener.getsockname()[1])
+    with listener, _Stop() as stop:
+        # Before uvicorn: DBOS refuses to be launched inside a running loop.
+        with Runtime(settings.archive_url, settings.queue_url) as runtime:
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    create_app(runtime),
+                    log_level="warning",
+                    access_log=False,
+                    server_header=False,
+                    timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                )
+            )
+            stop.attach(server)
+            print(f"Apportion serves on {url} (archive {runtime.archive.place}); stop with Ctrl-C", flush=True)
+            if open_browser:
+                threading.Timer(0.5, webbrowser.open, (url,)).start()
+            server.run(sockets=[listener])
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A listening socket on loopback.
+
+    Raises:
+        ServeError: the host is not loopback, or the port is taken.
+    """
+    if not is_loopback(host):
+        raise ServeError(
+            f"host {host!r} is not a loopback address: this version has no access tokens yet (they come in a later "
+            f"one), so it serves this machine only; use 127.0.0.1 or ::1, and an SSH tunnel to reach it from elsewhere"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        raise ServeError(f"cannot bind to {host} port {port}: {error.strerror or error}; choose another port") from error
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Stop:
+    """Turns SIGTERM and SIGINT into an orderly end, also before uvicorn listens to them and after it is through.
+
+    uvicorn raises the signals it caught once more at its end, which would kill the process before it has closed.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._server: uvicorn.Server | None = None
+        self._held: dict[int, Any] = {}
+
+    def attach(self, server: uvicorn.Server) -> None:
+        """The server to stop; one that is attached after the signal came ends as soon as it has started."""
+        self._server = server
+        server.should_exit = self._asked
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._held = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._held.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        if self._server is not None:
+            self._server.should_exit = True

@@ -1,0 +1,303 @@
+"""Draws a study's figures from archive records: the same ones for the live page and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Literal
+
+from plotly.graph_objects import Bar, Figure, Scatter
+
+from planner.archive.records import KPoint, TrialRecord
+from planner.plans.document import PlanDocument
+from planner.plans.explanation import amount
+
+Theme = Literal["light", "dark"]
+
+CREDIBLE_COVERAGE = 0.8
+"""Below this share of the outcomes' probability a point of a curve is drawn hollow: too few draws stand behind it."""
+
+
+@dataclass(frozen=True)
+class _Colours:
+    ink: str
+    faint: str
+    grid: str
+    series: tuple[str, ...]
+
+
+_LIGHT = _Colours("#1c2330", "#5b6573", "#dde2e9", ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#8a6d00", "#4477aa"))
+_DARK = _Colours("#e8ecf2", "#a3adba", "#333c49", ("#56b4e9", "#f0a35e", "#2fc99a", "#d78cc3", "#e6c84a", "#9db8e0"))
+"""Okabe and Ito's colours, darkened or lightened to a contrast of at least 3:1 against the page."""
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def best_so_far(trials: Sequence[TrialRecord], theme: Theme = "light") -> Figure:
+    """Score of every search trial and the best so far, over the draws spent up to its end.
+
+    Args:
+        trials: of the search split, in the order they ran; those without a score only add to the draws.
+        theme: of the page around it.
+    """
+    colours = _colours(theme)
+    figure = _figure(colours, "new draws spent by the search", "score on the search split")
+    spent, best = 0, float("-inf")
+    spends: list[int] = []
+    bests: list[float] = []
+    scored: list[TrialRecord] = []
+    for trial in trials:
+        spent += trial.spend.new_draws
+        if trial.score is not None:
+            best = max(best, trial.score)
+            scored.append(trial)
+            spends.append(spent)
+            bests.append(best)
+    figure.add_trace(
+        Scatter(
+            x=spends,
+            y=bests,
+            name="best so far",
+            mode="lines",
+            line={"shape": "hv", "width": 3, "color": colours.series[0]},
+            hoverinfo="skip",
+        )
+    )
+    figure.add_trace(
+        Scatter(
+            x=spends,
+            y=[t.score for t in scored],
+            name="trial, ± 1 standard error",
+            mode="markers",
+            marker={"size": 8, "symbol": "diamond", "color": colours.series[1]},
+            error_y=_errors([t.standard_error for t in scored], colours.series[1]),
+            text=[_trial_text(t) for t in scored],
+            hovertemplate="%{text}<br>after %{x:,} draws<extra></extra>",
+        )
+    )
+    figure.update_xaxes(rangemode="tozero", tickformat=",")
+    return figure
+
+
+def pareto_figure(
+    trials: Sequence[TrialRecord],
+    front: Collection[int] | None,
+    budget: float,
+    unit: str,
+    chosen: int | None = None,
+    theme: Theme = "light",
+) -> Figure:
+    """Score over predicted cost per query, with the Pareto front and the plan's budget.
+
+    Args:
+        trials: of the search split.
+        front: numbers of the trials on the front; computed from the scores where None.
+        budget: the plan's limit per query, in `unit`.
+        unit: of the costs.
+        chosen: number of the plan's trial, marked.
+        theme: of the page around it.
+    """
+    colours = _colours(theme)
+    scored = [t for t in trials if t.score is not None]
+    on_front = set(pareto_numbers(scored) if front is None else front)
+    factor, written = _scale(unit, budget)
+    figure = _figure(colours, f"predicted cost, {written} per query", "score on the search split")
+    groups = (
+        ("trial", [t for t in scored if t.trial_no not in on_front], "circle-open", colours.faint, "markers"),
+        (
+            "Pareto front",
+            sorted((t for t in scored if t.trial_no in on_front), key=lambda t: t.predicted_cost),
+            "square",
+            colours.series[0],
+            "lines+markers",
+        ),
+        ("the plan", [t for t in scored if t.trial_no == chosen], "star", colours.series[1], "markers"),
+    )
+    for name, members, symbol, colour, mode in groups:
+        if members:
+            figure.add_trace(_cost_points(name, members, factor, symbol, colour, mode))
+    figure.add_vline(
+        x=budget / factor,
+        line={"dash": "dash", "width": 2, "color": colours.ink},
+        annotation={"text": f"budget {amount(budget, unit)}", "textangle": -90, "yanchor": "bottom", "y": 0.02},
+        annotation_position="bottom left",
+    )
+    figure.update_xaxes(rangemode="tozero")
+    return figure
+
+
+def curves_figure(trial: TrialRecord, theme: Theme = "light") -> Figure:
+    """Score over the samples of one stage, the other stages as the trial allocates them.
+
+    Args:
+        trial: whose k-curves to draw.
+        theme: of the page around it.
+    """
+    colours = _colours(theme)
+    figure = _figure(colours, "samples at the stage", "score on the search split")
+    ticks: set[int] = set()
+    for i, (stage, points) in enumerate(trial.curves.items()):
+        known = [p for p in points if p.score is not None]
+        ticks.update(p.k for p in known)
+        figure.add_trace(_curve(stage, known, i, colours))
+    if ticks and max(ticks) > 4:
+        figure.update_xaxes(type="log", tickvals=_spread(sorted(ticks)))
+    elif ticks:
+        figure.update_xaxes(tickvals=sorted(ticks), range=[min(ticks) - 0.3, max(ticks) + 0.3])
+    return figure
+
+
+def allocation_bars(document: PlanDocument, theme: Theme = "light") -> Figure:
+    """Which share of the plan's cost each stage takes.
+
+    Args:
+        document: the plan.
+        theme: of the page around it.
+    """
+    colours = _colours(theme)
+    figure = _figure(colours, f"share of the plan's {amount(document.predicted_cost, document.unit)} per query", "")
+    total = document.predicted_cost or 1.0
+    stages = list(reversed(document.stages))
+    figure.add_trace(
+        Bar(
+            orientation="h",
+            y=[escape(s.stage) for s in stages],
+            x=[s.predicted_cost / total for s in stages],
+            text=[f"{s.predicted_cost / total:.0%}" for s in stages],
+            textposition="auto",
+            insidetextfont={"color": "#ffffff" if theme == "light" else "#10151c"},
+            marker={"color": colours.series[0]},
+            customdata=[
+                f"{escape(s.model)}, {escape(s.strategy)}, {_count(s.samples, 'sample')}<br>"
+                f"{amount(s.predicted_cost, document.unit)} per query"
+                for s in stages
+            ],
+            hovertemplate="%{y}: %{customdata}<extra></extra>",
+            showlegend=False,
+        )
+    )
+    figure.update_xaxes(tickformat=".0%", range=[0, 1])
+    figure.update_layout(height=120 + 56 * len(stages), bargap=0.35)
+    figure.update_yaxes(showgrid=False)
+    return figure
+
+
+def pareto_numbers(trials: Sequence[TrialRecord]) -> list[int]:
+    """Numbers of the trials that no other beats in score at the same or a lower cost, cheapest first."""
+    front: list[int] = []
+    best = float("-inf")
+    scored = [(t.predicted_cost, -t.score, t.trial_no) for t in trials if t.score is not None]
+    for _, negative, number in sorted(scored):
+        if -negative > best:
+            best = -negative
+            front.append(number)
+    return front
+
+
+def _colours(theme: Theme) -> _Colours:
+    return _DARK if theme == "dark" else _LIGHT
+
+
+def _figure(colours: _Colours, x_title: str, y_title: str) -> Figure:
+    axis = {
+        "gridcolor": colours.grid,
+        "linecolor": colours.faint,
+        "zeroline": False,
+        "ticks": "outside",
+        "tickcolor": colours.faint,
+        "automargin": True,
+    }
+    figure = Figure()
+    figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": _FONT, "size": 14, "color": colours.ink},
+        colorway=list(colours.series),
+        margin={"l": 64, "r": 16, "t": 12, "b": 56},
+        height=360,
+        hovermode="closest",
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
+        xaxis={**axis, "title": {"text": x_title, "standoff": 10}},
+        yaxis={**axis, "title": {"text": y_title, "standoff": 10}},
+        uirevision="keep",
+    )
+    return figure
+
+
+def _errors(values: Sequence[float | None], colour: str) -> dict[str, Any]:
+    return {"type": "data", "array": [v or 0.0 for v in values], "thickness": 1, "width": 3, "color": colour}
+
+
+def _cost_points(
+    name: str, members: Sequence[TrialRecord], factor: float, symbol: str, colour: str, mode: str
+) -> Scatter:
+    big = symbol == "star"
+    return Scatter(
+        x=[t.predicted_cost / factor for t in members],
+        y=[t.score for t in members],
+        name=name,
+        mode=mode,
+        line={"width": 2, "color": colour, "shape": "hv"},
+        marker={"size": 17 if big else 9, "symbol": symbol, "color": colour, "line": {"width": 1.5, "color": colour}},
+        text=[_trial_text(t) for t in members],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _curve(stage: str, points: Sequence[KPoint], position: int, colours: _Colours) -> Scatter:
+    colour = colours.series[position % len(colours.series)]
+    symbol = _SYMBOLS[position % len(_SYMBOLS)]
+    return Scatter(
+        x=[p.k for p in points],
+        y=[p.score for p in points],
+        name=escape(stage),
+        mode="lines+markers",
+        line={"width": 2.5, "color": colour, "dash": _DASHES[position % len(_DASHES)]},
+        marker={
+            "size": 9,
+            "color": colour,
+            "symbol": [symbol if p.coverage >= CREDIBLE_COVERAGE else f"{symbol}-open" for p in points],
+        },
+        text=[
+            f"{escape(stage)}: {_count(p.k, 'sample')}<br>score {p.score:.3f}<br>"
+            f"the draws held answer for {p.coverage:.0%} of the outcomes"
+            for p in points
+        ],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _spread(ticks: Sequence[int]) -> list[int]:
+    """Ticks of a logarithmic axis that do not run into each other."""
+    kept: list[int] = []
+    for tick in ticks:
+        if not kept or tick >= 1.35 * kept[-1]:
+            kept.append(tick)
+    return kept
+
+
+def _trial_text(trial: TrialRecord) -> str:
+    error = "" if trial.standard_error is None else f" ± {trial.standard_error:.3f}"
+    stages = "<br>".join(
+        f"{escape(stage)}: {escape(s.model)}, {escape(s.strategy)}, {_count(s.samples, 'sample')}"
+        for stage, s in trial.allocation.settings
+    )
+    cost = amount(trial.predicted_cost, trial.unit)
+    return f"trial {trial.trial_no}: score {trial.score:.3f}{error}<br>{cost} per query<br>{stages}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _scale(unit: str, largest: float) -> tuple[float, str]:
+    """A factor that gives readable ticks, and the unit it leaves."""
+    if unit == "FLOPs":
+        for size, name in ((1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"), (1e6, "MFLOPs"), (1e3, "kFLOPs")):
+            if largest >= size:
+                return size, name
+    return 1.0, unit

@@ -1,0 +1,80 @@
+"""A real HTTP server that answers chat completions as a script says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+Answer = Callable[[dict[str, Any]], Response | Awaitable[Response]]
+
+
+class Script:
+    """Answers in turn; the last one for ever. Remembers what it was asked."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.at_once = 0
+        self.most_at_once = 0
+        self.app = Starlette(routes=[Route("/v1/chat/completions", self._answer, methods=["POST"])])
+
+    async def _answer(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        self.asked.append(body)
+        self.headers.append(dict(request.headers))
+        answer = self.answers[min(len(self.asked), len(self.answers)) - 1]
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            reply = answer(body)
+            return reply if isinstance(reply, Response) else await reply
+        finally:
+            self.at_once -= 1
+
+
+def completion(
+    body: dict[str, Any], most: int | None = None, logprobs: bool = True, usage: bool = True, finish: str = "stop"
+) -> Response:
+    """A well-formed reply with the choices asked for, or at most ``most``; 3 tokens a choice and 1 over."""
+    count = min(body.get("n", 1), most or 10**6)
+    listed = {"content": [{"token": "x", "logprob": -0.5}] * 3} if logprobs else None
+    choices = [
+        {
+            "index": j,
+            "message": {"role": "assistant", "content": f"seed {body.get('seed', 0) + j}"},
+            "finish_reason": finish,
+            "logprobs": listed,
+        }
+        for j in range(count)
+    ]
+    reply: dict[str, Any] = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
+    if usage:
+        reply["usage"] = {"prompt_tokens": 7, "completion_tokens": 3 * count + 1, "total_tokens": 0}
+    return JSONResponse(reply)
+
+
+def status(
+    code: int, message: str = "no", headers: dict[str, str] | None = None, parameter: str | None = None
+) -> Answer:
+    """An error in OpenAI's shape."""
+    error = {"error": {"message": message, "type": "error", "param": parameter, "code": None}}
+    return lambda body: JSONResponse(error, code, headers)
+
+
+def raw(content: str, media: str = "application/json") -> Answer:
+    """Any body with status 200."""
+    return lambda body: Response(content, media_type=media)
+
+
+async def hang(body: dict[str, Any]) -> Response:
+    """Answer long after everybody has left."""
+    await asyncio.sleep(5)
+    return Response()
