@@ -38,23 +38,22 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
     """
     listener = bound_socket(settings.host, settings.port)
     url = _url(settings.host, listener.getsockname()[1])
-    with listener, _Stop() as stop:
-        # Before uvicorn: DBOS refuses to be launched inside a running loop.
-        with Runtime(settings.archive_url, settings.queue_url) as runtime:
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    create_app(runtime),
-                    log_level="warning",
-                    access_log=False,
-                    server_header=False,
-                    timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-                )
+    # The runtime before uvicorn: DBOS refuses to be launched inside a running loop.
+    with listener, _Stop() as stop, Runtime(settings.archive_url, settings.queue_url) as runtime:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(runtime),
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
-            stop.attach(server)
-            print(f"Apportion serves on {url} (archive {runtime.archive.place}); stop with Ctrl-C", flush=True)
-            if open_browser:
-                threading.Timer(0.5, webbrowser.open, (url,)).start()
-            server.run(sockets=[listener])
+        )
+        stop.attach(server)
+        print(f"Apportion serves on {url} (archive {runtime.archive.place}); stop with Ctrl-C", flush=True)
+        if open_browser:
+            threading.Timer(0.5, webbrowser.open, (url,)).start()
+        server.run(sockets=[listener])
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -72,7 +71,9 @@ def bound_socket(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
-        raise ServeError(f"cannot bind to {host} port {port}: {error.strerror or error}; choose another port") from error
+        raise ServeError(
+            f"cannot bind to {host} port {port}: {error.strerror or error}; choose another port"
+        ) from error
 
 
 def _url(host: str, port: int) -> str:

@@ -5,8 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from api.command.output import err
 from planner.archive import Archive, EventRecord, StudyRecord
 from planner.archive.statuses import TERMINAL
 
@@ -32,8 +41,6 @@ def follow(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    from api.command.output import err
-
     with Progress(*columns, console=err, transient=True, disable=quiet) as progress:
         task = progress.add_task("waiting for a worker", total=None, rate="")
         last = 0
@@ -50,19 +57,19 @@ def follow(
                 time.sleep(POLL_SECONDS)
 
 
-def _show(progress: Progress, task: object, event: EventRecord, quiet: bool) -> None:
+def _show(progress: Progress, task: TaskID, event: EventRecord, quiet: bool) -> None:
     p = event.payload
     if event.kind == "progress":
         rate = f"{p['draws_per_second']:,.0f} draws/s"
         progress.update(
-            task,  # type: ignore[arg-type]
+            task,
             description=f"{p['what']}: {p['stage']} with {p['model']}",
             completed=p["done"],
             total=p["total"],
             rate=rate,
         )
     elif event.kind == "phase":
-        progress.update(task, description=f"{p['phase']} (round {p['round']})", total=None, rate="")  # type: ignore[arg-type]
+        progress.update(task, description=f"{p['phase']} (round {p['round']})", total=None, rate="")
     elif quiet:
         return
     elif event.kind == "trial":

@@ -196,7 +196,8 @@ def worker(
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
-    with output.explained_errors(), Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency) as runtime:
+    opened = Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency)
+    with output.explained_errors(), opened as runtime:
         output.err.print(f"worker {runtime.executor_id} on {runtime.archive.place}; stop with Ctrl-C", highlight=False)
         stop.wait()
 

@@ -117,7 +117,8 @@ def print_plan(plan: PlanDocument) -> None:
         verb = {"better": "beats", "worse": "loses to", "cannot be told apart": "cannot be told apart from"}
         out.print(
             f"[bold]{verb[rival.verdict].capitalize()}[/] {rival.label} ({rival.score.estimate:.3f} at "
-            f"{amount(rival.predicted_cost, plan.unit)}): {d.estimate:+.3f}, 95% interval {d.low:+.3f} to {d.high:+.3f}",
+            f"{amount(rival.predicted_cost, plan.unit)}): {d.estimate:+.3f}, "
+            f"95% interval {d.low:+.3f} to {d.high:+.3f}",
             highlight=False,
         )
     out.print("[bold]Guidelines[/]")

@@ -15,6 +15,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api.problems import Refused
+from planner.archive import TrialRecord
+from planner.loop.conclude import TEST_TRIALS
 from planner.plans import amount
 
 FOLDER = Path(__file__).parent
@@ -34,15 +36,15 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     env.globals.update(asset=asset, token_field=TOKEN_FIELD)
-    env.filters.update(amount=amount, score=_score, signed=_signed, count=_count, moment=_moment)
+    env.filters.update(amount=amount, score=_score, signed=_signed, count=_count, moment=_moment, number=_number)
     return env
 
 
-def render(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+def render(request: Request, template: str, code: int = 200, **context: Any) -> HTMLResponse:
     """A page; its forms carry a token that must match the visitor's cookie."""
     token = request.cookies.get(TOKEN_COOKIE) or secrets.token_urlsafe(24)
     html = environment().get_template(template).render(token=token, path=request.url.path, **context)
-    response = HTMLResponse(html, status, {"Cache-Control": "no-store"})
+    response = HTMLResponse(html, code, {"Cache-Control": "no-store"})
     if TOKEN_COOKIE not in request.cookies:
         response.set_cookie(TOKEN_COOKIE, token, httponly=True, samesite="strict", path="/")
     return response
@@ -98,3 +100,8 @@ def _count(value: float, word: str = "") -> str:
 
 def _moment(value: datetime) -> str:
     return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _number(trial: TrialRecord) -> str:
+    """A trial's number for people; those on the sealed split are counted apart."""
+    return f"test {trial.trial_no - TEST_TRIALS + 1}" if trial.split == "test" else str(trial.trial_no)

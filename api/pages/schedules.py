@@ -31,9 +31,7 @@ FIELDS = ("name", "cron", "timezone", "spec")
 
 
 @router.get("")
-def schedules(
-    request: Request, archive: ArchiveDep, like: Annotated[str, Query(max_length=64)] = ""
-) -> HTMLResponse:
+def schedules(request: Request, archive: ArchiveDep, like: Annotated[str, Query(max_length=64)] = "") -> HTMLResponse:
     """What is scheduled, and the form, filled with the demo's spec or that of another study."""
     spec = demo_yaml()
     if like:
@@ -61,7 +59,6 @@ def delete(name: str, texts: FormTexts, runtime: RuntimeDep) -> RedirectResponse
     return RedirectResponse("/schedules", 303)
 
 
-
 def _read(values: Mapping[str, str]) -> ScheduleCreate:
     raw: dict[str, Any] = {name: values[name].strip() for name in ("name", "cron", "timezone")}
     spec = read_yaml(values["spec"], "spec")
@@ -73,9 +70,7 @@ def _read(values: Mapping[str, str]) -> ScheduleCreate:
         raise SpecError(faults_of(error)) from error
 
 
-def _page(
-    request: Request, archive: Archive, values: Mapping[str, str], faults: Sequence[Fault] = ()
-) -> HTMLResponse:
+def _page(request: Request, archive: Archive, values: Mapping[str, str], faults: Sequence[Fault] = ()) -> HTMLResponse:
     beside: defaultdict[str, list[Fault]] = defaultdict(list)
     for fault in faults:
         field = fault.path.partition(".")[0].partition("[")[0]

@@ -55,6 +55,4 @@ def _cheapest(raw: Any) -> CheapestPublic | None:
 def _priced(spec: StudySpec) -> CheapestPublic:
     cost = PlanCost(spec.pipeline, spec.budget.plan.unit)
     allocation = cheapest_allocation(spec.pipeline, cost)
-    return CheapestPublic(
-        allocation=allocation.to_json(), predicted_cost=cost.allocation(allocation), unit=cost.unit
-    )
+    return CheapestPublic(allocation=allocation.to_json(), predicted_cost=cost.allocation(allocation), unit=cost.unit)

@@ -28,9 +28,7 @@ router = APIRouter(prefix="/studies", tags=["studies"], responses=PROBLEMS)
 Split = Literal["search", "test"]
 IdempotencyKey = Annotated[
     str | None,
-    Header(
-        pattern=r"^[\x21-\x7e]{1,200}$", description="The same key gives the same study, however often it is sent."
-    ),
+    Header(pattern=r"^[\x21-\x7e]{1,200}$", description="The same key gives the same study, however often it is sent."),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,7 +89,7 @@ def _within_one_error(best: Contender, other: Contender) -> bool:
     differences = [best.scores[i] - other.scores[i] for i in shared]
     mean = sum(differences) / len(differences)
     variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
-    return mean <= (variance / len(differences)) ** 0.5
+    return mean <= math.sqrt(variance / len(differences))
 
 
 def pareto(contenders: Sequence[Contender]) -> list[Contender]:

@@ -126,4 +126,5 @@ def report_html(archive: Archive, study_id: str, document: PlanDocument, trials:
 
 
 def _embedded(figure: Figure) -> str:
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}))
+    config = {"displaylogo": False, "responsive": True}
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))

@@ -32,7 +32,7 @@ def insight_guidelines(space: SearchSpace, history: History) -> list[Guideline]:
             Guideline(
                 history.round,
                 0,
-                f"The ten best trials lie within {ALIKE:g}: scores hardly differ there, so look elsewhere or save cost.",
+                f"The ten best trials lie within {ALIKE:g}: look elsewhere or save cost, scores hardly differ here.",
                 structured={"explore": True},
             )
         )
@@ -78,7 +78,7 @@ def _plateaus(space: SearchSpace, history: History, best: TrialView) -> Iterable
         last = points[-1].samples
         setting = best.allocation[stage.name]
         if plateau < last:
-            text = f"{stage.name}: {setting.model} is flat from {plateau} samples (tried up to {last}); do not pay past it."
+            text = f"{stage.name}: {setting.model} is flat from {plateau} samples (tried {last}); do not pay past it."
             direction = "down"
         else:
             text = f"{stage.name}: {setting.model} still gains at {last} samples; try more if the budget has room."

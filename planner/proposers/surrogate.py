@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from planner.history import TrialView
 Array = NDArray[np.float64]
 
 LENGTH = 0.22
-"""Length scale in 1 / sqrt(k): from k = 1 to 2 is 0.29, from 16 to 32 is 0.07, so curves are stiff where they are flat."""
+"""Length scale in 1 / sqrt(k): k = 1 to 2 is 0.29, 16 to 32 is 0.07, so curves are stiff where they are flat."""
 
 SAME_MODEL = 0.45
 """Correlation kept between two models of one stage (and between two strategies) at the same number of samples."""
@@ -78,7 +79,7 @@ class Surrogate:
         self._scale = float(max(scores.std(), 0.02))
         self._y = (scores - self._mean) / self._scale
         noise = np.array([o.noise for o in data]) / self._scale
-        best: tuple[float, float, Array, Array] | None = None
+        best: tuple[float, float, Any, Any] | None = None
         for mix in MIXES:
             gram = self._kernel(self._x, self._x, mix) + np.diag(noise**2 + 1e-8)
             root = np.linalg.cholesky(gram)
@@ -96,7 +97,7 @@ class Surrogate:
         mean = cross @ self._weights
         solved = np.linalg.solve(self._root, cross.T)
         variance = np.clip(1.0 - (solved**2).sum(axis=0), 1e-10, None)
-        return self._mean + self._scale * mean, self._scale * np.sqrt(variance)
+        return np.asarray(self._mean + self._scale * mean), np.asarray(self._scale * np.sqrt(variance))
 
     def _encode(self, allocations: Sequence[Allocation]) -> Array:
         """Shape (n, stages, 3): model code, strategy code, 1 / sqrt(k)."""
@@ -125,4 +126,4 @@ class Surrogate:
             one = same * np.exp(-0.5 * distance**2)
             total += one
             product *= one
-        return (1 - mix) * total / stages + mix * product
+        return np.asarray((1 - mix) * total / stages + mix * product)

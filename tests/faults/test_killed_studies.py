@@ -49,7 +49,8 @@ class Result:
 
 
 def start(place: Place, action: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.faults.dice_worker", place.archive, place.jobs, str(place.log), action, "s1"]
+    arguments = [place.archive, place.jobs, str(place.log), action, "s1"]
+    command = [sys.executable, "-m", "tests.faults.dice_worker", *arguments]
     return subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.service import Service, ended, running_service, submit, tiny_spec, write_models
+
+
+@pytest.fixture(scope="package")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for the whole folder."""
+    root = tmp_path_factory.mktemp("data")
+    write_models(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APPORTION_DATA_ROOT", str(root))
+        with running_service(tmp_path_factory.mktemp("home")) as running:
+            yield running
+
+
+@pytest.fixture(scope="package")
+def finished(service: Service) -> str:
+    """Id of a study that has run to its plan."""
+    study = ended(service, submit(service, tiny_spec()))
+    assert study["status"] == "done", study["error"]
+    return str(study["id"])

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from env.allocation import Allocation, StageSetting
+from planner.history import CurveEstimate, History, TrialView
+from planner.proposers import InsightProposer, RandomProposer
+from planner.proposers.guidelines import insight_guidelines, plateau_of
+from planner.proposers.initial import initial_trials
+from planner.proposers.insight import expected_improvement
+from planner.proposers.surrogate import Observation, Surrogate, observations
+from planner.space import SearchSpace
+from tests.simulated import simulated_spec
+
+SPACE = SearchSpace(simulated_spec())
+QUALITY = {
+    ("find", "small"): (0.75, 0.25), ("find", "large"): (0.8, 0.1),
+    ("read", "small"): (0.5, 0.1), ("read", "large"): (0.95, 0.05),
+    ("solve", "small"): (0.97, 0.4), ("solve", "large"): (0.98, 0.3),
+}  # fmt: skip
+
+
+def truth(allocation: Allocation) -> float:
+    """A product of saturating curves: level minus drop / k at each stage."""
+    value = 1.0
+    for stage, s in allocation.settings:
+        level, drop = QUALITY[stage, s.model]
+        value *= level - drop / s.samples
+    return value
+
+
+def trial(number: int, allocation: Allocation, curves: dict[str, tuple[CurveEstimate, ...]] | None = None) -> TrialView:
+    score = truth(allocation)
+    return TrialView(number, 0, allocation, score, 0.02, SPACE.total(allocation), 1.0, 10, curves or {})
+
+
+def history(trials: list[TrialView], round_: int = 1) -> History:
+    return History(round_, tuple(trials), trials_left=10)
+
+
+def allocation(find: int = 1, read: int = 1, solve: int = 1, model: str = "small") -> Allocation:
+    return Allocation.of({
+        "find": StageSetting(model, "vote", find), "read": StageSetting(model, "vote", read),
+        "solve": StageSetting(model, "vote", solve),
+    })  # fmt: skip
+
+
+def test_the_surrogate_reproduces_what_it_saw_and_is_surer_there() -> None:
+    data = [Observation(p.allocation, truth(p.allocation), 0.001) for p in initial_trials(SPACE) if p.allocation]
+    surrogate = Surrogate(data)
+    mean, deviation = surrogate.predict([o.allocation for o in data])
+    assert np.abs(mean - [o.score for o in data]).max() < 0.02
+    _, unsure = surrogate.predict([allocation(2, 4, 8)])
+    assert unsure[0] > deviation.max()
+
+
+def test_a_curve_tells_the_surrogate_about_smaller_k_without_a_trial() -> None:
+    points = (CurveEstimate(1, 0.2, 1.0), CurveEstimate(4, 0.5, 0.9), CurveEstimate(8, 0.1, 0.3))
+    seen = observations([trial(1, allocation(16, 1, 1), {"find": points})])
+    by_k = {o.allocation["find"].samples: o for o in seen}
+    assert by_k[1].score == 0.2
+    assert by_k[4].noise > by_k[1].noise  # less coverage, more noise
+    assert 8 not in by_k  # too little of it is known
+
+
+@given(st.floats(-1, 1), st.floats(0.001, 1), st.floats(-1, 1))
+@settings(deadline=None)
+def test_expected_improvement_equals_its_integral(mean: float, deviation: float, best: float) -> None:
+    grid = np.linspace(-8, 8, 20_001)
+    density = np.exp(-0.5 * grid**2) / np.sqrt(2 * np.pi)
+    integral = np.trapezoid(np.maximum(mean + deviation * grid - best, 0) * density, grid)
+    found = expected_improvement(np.array([mean]), np.array([deviation]), best)
+    assert found[0] == pytest.approx(integral, abs=1e-5)
+
+
+@pytest.mark.asyncio
+async def test_insight_comes_within_a_hundredth_of_the_optimum_in_few_trials() -> None:
+    proposer = InsightProposer(SPACE, 0)
+    optimum = max(truth(a) for a in SPACE.allocations())
+    trials = [trial(i, p.allocation) for i, p in enumerate(initial_trials(SPACE)) if p.allocation]
+    for round_ in range(1, 6):
+        if max(t.score for t in trials) >= optimum - 0.01:
+            break
+        batch = (await proposer.propose(history(trials, round_), 3, ())).proposals
+        trials += [trial(len(trials) + i, p.allocation) for i, p in enumerate(batch) if p.allocation]
+    assert max(t.score for t in trials) >= optimum - 0.01
+    assert len(trials) <= 22
+
+
+@pytest.mark.asyncio
+async def test_proposals_are_new_feasible_and_the_same_each_time() -> None:
+    trials = [trial(i, p.allocation) for i, p in enumerate(initial_trials(SPACE)) if p.allocation]
+    for proposer in (InsightProposer(SPACE, 3), RandomProposer(SPACE, 3, 4)):
+        first = (await proposer.propose(history(trials), 4, ())).proposals
+        again = (await proposer.propose(history(trials), 4, ())).proposals
+        assert first == again
+        assert len({p.allocation for p in first}) == 4
+        assert not {p.allocation for p in first} & {t.allocation for t in trials}
+        assert all(p.allocation is not None and not SPACE.faults(p.allocation) for p in first)
+
+
+@pytest.mark.asyncio
+async def test_with_everything_tried_there_is_nothing_to_propose() -> None:
+    trials = [trial(i, a) for i, a in enumerate(SPACE.allocations())]
+    assert (await InsightProposer(SPACE, 0).propose(history(trials), 4, ())).proposals == ()
+
+
+def test_guidelines_prefer_the_small_model_among_equals_and_the_large_where_it_is_better() -> None:
+    trials = [
+        trial(1, allocation(1, 1, 16)),
+        trial(2, allocation(1, 1, 16).replace("read", StageSetting("large", "vote", 1))),
+    ]
+    found = {g.stage: g for g in insight_guidelines(SPACE, history(trials)) if g.insight == 1}
+    assert found["read"].structured["preferred_model"] == "large"
+    equal = [
+        trial(1, allocation(16, 1, 1)),
+        trial(2, allocation(16, 1, 1).replace("find", StageSetting("large", "vote", 2))),
+    ]
+    found = {g.stage: g for g in insight_guidelines(SPACE, history(equal)) if g.insight == 1}
+    assert found["find"].structured["preferred_model"] == "small"
+
+
+def test_guidelines_name_the_plateau() -> None:
+    points = tuple(CurveEstimate(k, s, 1.0) for k, s in ((1, 0.5), (2, 0.6), (4, 0.7), (8, 0.702), (16, 0.701)))
+    assert plateau_of(list(points)) == 4
+    found = insight_guidelines(SPACE, history([trial(1, allocation(1, 1, 16), {"solve": points})]))
+    flat = next(g for g in found if g.insight == 2)
+    assert flat.structured == {"model": "small", "plateau": 4, "direction": "down"}
+    assert "do not pay past it" in flat.text
