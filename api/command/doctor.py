@@ -48,11 +48,11 @@ def _torch() -> Finding:
 def _models() -> Finding:
     from env.embedded import MODEL_NAMES, VERIFIER_NAME, checkpoint_path
 
-    missing = [n for n in (*MODEL_NAMES, VERIFIER_NAME) if not (checkpoint_path(n) / "model.safetensors").is_file()]
-    if missing:
-        return Finding(
-            "trouble", "embedded models", f"no weights for {', '.join(missing)}: python -m env.embedded.train --all"
-        )
+    try:
+        for name in (*MODEL_NAMES, VERIFIER_NAME):
+            checkpoint_path(name)
+    except ApportionError as error:
+        return Finding("trouble", "embedded models", str(error))
     return Finding("ok", "embedded models", ", ".join((*MODEL_NAMES, VERIFIER_NAME)))
 
 

@@ -75,7 +75,8 @@ def _show(progress: Progress, task: TaskID, event: EventRecord, quiet: bool) -> 
     elif event.kind == "trial":
         score = "not evaluated" if p["score"] is None else f"{p['score']:.3f}"
         progress.console.print(
-            f"trial {p['trial_no']:>3}  {score}  {p['allocation']}  [dim]{p['new_draws']:,} new draws[/]", highlight=False
+            f"trial {p['trial_no']:>3}  {score}  {p['allocation']}  [dim]{p['new_draws']:,} new draws[/]",
+            highlight=False,
         )
     elif event.kind == "proposal" and not p["accepted"]:
         progress.console.print(f"[yellow]refused[/] {p['allocation']}: {p['reason']}", highlight=False)

@@ -17,24 +17,20 @@ def main(arguments: list[str] | None = None) -> None:
     chosen.add_argument("--model", choices=[*MODEL_NAMES, VERIFIER_NAME], help="only this one")
     parser.add_argument("--seed", type=int, default=0, help="decides initial weights and data (default 0)")
     parser.add_argument("--steps", type=int, help="instead of the recipe's; the schedule shrinks with it")
-    parser.add_argument("--refine-only", action="store_true", help="only the second round, on the checkpoint in --out")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the checkpoints")
     options = parser.parse_args(arguments)
     for name in [*MODEL_NAMES, VERIFIER_NAME] if options.all else [options.model]:
         if name == VERIFIER_NAME:
             _train_verifier(options.out, options.seed, options.steps)
         else:
-            _train_model(name, options.out, options.seed, options.steps, options.refine_only)
+            _train_model(name, options.out, options.seed, options.steps)
 
 
-def _train_model(name: str, out: Path, seed: int, steps: int | None, refine_only: bool) -> None:
-    from env.embedded.training import RECIPES, REFINEMENTS, refine_model, train_model
+def _train_model(name: str, out: Path, seed: int, steps: int | None) -> None:
+    from env.embedded.training import RECIPES, train_model
 
-    rounds = [(refine_model, REFINEMENTS[name])]
-    if not refine_only:
-        rounds.insert(0, (train_model, RECIPES[name]))
-    for train, recipe in rounds:
-        train(name, out / name, recipe if steps is None else replace(recipe, steps=steps), seed)
+    recipe = RECIPES[name] if steps is None else replace(RECIPES[name], steps=steps)
+    train_model(name, out / name, recipe, seed)
 
 
 def _train_verifier(out: Path, seed: int, steps: int | None) -> None:

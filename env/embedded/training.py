@@ -57,11 +57,6 @@ RECIPES = {
     "m": Recipe(steps=1900),
     "l": Recipe(steps=1500),
 }
-REFINEMENTS = {
-    name: Recipe(steps=steps, matrix_rate=0.005, other_rate=0.003, decay_share=1.0)
-    for name, steps in {"xs": 500, "s": 1000, "m": 1200, "l": 800}.items()
-}
-"""A second round on whole stories with lower rates, falling from the start: most of the accuracy comes from it."""
 
 
 class Optimizers:
@@ -96,7 +91,7 @@ def save_checkpoint(model: PreTrainedModel, folder: Path, history: Iterable[dict
 
 
 def train_model(name: str, folder: Path, recipe: Recipe, seed: int = 0) -> None:
-    """Train a language model from scratch, first round, and leave its checkpoint in ``folder``.
+    """Train a language model from scratch, and leave its checkpoint in ``folder``.
 
     Args:
         name: Key of `architecture.SIZES`.
@@ -110,30 +105,10 @@ def train_model(name: str, folder: Path, recipe: Recipe, seed: int = 0) -> None:
         bos_token_id=TOKEN_IDS[BOS], eos_token_id=TOKEN_IDS[EOS], pad_token_id=TOKEN_IDS[PAD],
         do_sample=True, temperature=1.0, max_length=LONGEST_SEQUENCE,
     )  # fmt: skip
-    _run(model, folder, recipe, Curriculum(), random.Random(f"ledger training {name} {seed}"), [])
-
-
-def refine_model(name: str, folder: Path, recipe: Recipe, seed: int = 0) -> None:
-    """Train the checkpoint in ``folder`` for a second round, on the last grade only."""
-    torch.set_num_threads(1)
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    history = json.loads((folder / "training.json").read_text())
-    curriculum = Curriculum(grade=len(GRADES) - 1)
-    _run(model, folder, recipe, curriculum, random.Random(f"ledger refining {name} {seed}"), history)
-
-
-def _run(
-    model: LlamaForCausalLM,
-    folder: Path,
-    recipe: Recipe,
-    curriculum: Curriculum,
-    rng: random.Random,
-    history: list[dict[str, float]],
-) -> None:
-    model.train()
-    optimizers = Optimizers(model, recipe)
+    rng = random.Random(f"ledger training {name} {seed}")
+    optimizers, curriculum = Optimizers(model, recipe), Curriculum()
+    history = list[dict[str, float]]()
     started = time.process_time()
-    before = history[-1] if history else {"step": 0, "cpu_seconds": 0.0}
     for step in range(recipe.steps):
         for stage in curriculum.open_stages(step / recipe.steps):
             grade = curriculum.grade(stage, step / recipe.steps)
@@ -142,9 +117,9 @@ def _run(
             curriculum.note(stage, backward(model, lessons, recipe.loss_weights[stage]))
         optimizers.step(step)
         if (step + 1) % 50 == 0:
-            spent = before["cpu_seconds"] + time.process_time() - started
-            history.append({"step": before["step"] + step + 1, "cpu_seconds": round(spent, 1), **curriculum.state()})
-            print(folder.name, json.dumps(history[-1]), flush=True)
+            spent = round(time.process_time() - started, 1)
+            history.append({"step": step + 1, "cpu_seconds": spent, **curriculum.state()})
+            print(name, json.dumps(history[-1]), flush=True)
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == recipe.steps:
             save_checkpoint(model, folder, history)
 
@@ -152,8 +127,8 @@ def _run(
 class Curriculum:
     """Moves each stage up a grade once its running loss is low, and in any case with time."""
 
-    def __init__(self, grade: int = 0) -> None:
-        self._reached = dict.fromkeys(LESSONS, grade) | {"solve": len(GRADES) - 1}
+    def __init__(self) -> None:
+        self._reached = dict.fromkeys(LESSONS, 0) | {"solve": len(GRADES) - 1}
         self._recent = {stage: deque[float](maxlen=25) for stage in LESSONS}
 
     def grade(self, stage: str, progress: float) -> Grade:

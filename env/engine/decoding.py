@@ -26,7 +26,10 @@ STRIDE = 4
 """Decode steps between two looks at what has ended."""
 
 _SPARE = 64
-_BLOCK_ROWS = 64
+_BLOCK_ELEMENTS = 1 << 20
+"""Keys that make a block of rows worth an attention call of its own."""
+
+_MOST_BLOCKS = 8
 _WORTH_SPLITTING = 0.9
 _IDLE = Sampling()
 _Number = TypeVar("_Number", np.int64, np.uint64)
@@ -52,7 +55,7 @@ class DecodeBatch:
         self._first = np.zeros(0, np.int64)
         self._limit = np.zeros(0, np.int64)
         self._allocate(0, 0)
-        self._positions = torch.zeros(0, dtype=torch.int64, device=self._model.device)
+        self._narrow(0)
         self._sampling = RowSampling.of([], self._model.device)
 
     @property
@@ -163,72 +166,120 @@ class DecodeBatch:
 
         Rows are admitted longest prompt first, so that neighbours start at similar columns.
         """
+        config, count = self._model.config, len(self.rows)
         starts = np.where(alive, self._start, self._clock)
-        bounds = [*range(0, len(starts), _BLOCK_ROWS), len(starts)]
+        elements = count * int(self._clock + 1 - starts.min()) * config.kv_heads * config.head_dim
+        parts = min(_MOST_BLOCKS, elements // _BLOCK_ELEMENTS, count)
+        if parts < 2:
+            return [Block(slice(0, count), int(starts.min()))]
+        bounds = [count * part // parts for part in range(parts + 1)]
         blocks = [Block(slice(a, b), int(starts[a:b].min())) for a, b in itertools.pairwise(bounds)]
         low = min(block.low for block in blocks)
         seen = sum((block.rows.stop - block.rows.start) * (self._clock + 1 - block.low) for block in blocks)
-        if seen < _WORTH_SPLITTING * len(starts) * (self._clock + 1 - low):
+        if seen < _WORTH_SPLITTING * count * (self._clock + 1 - low):
             return blocks
-        return [Block(slice(0, len(starts)), low)]
+        return [Block(slice(0, count), low)]
 
     def _compact(self) -> None:
-        """Close the gaps once a quarter of the rows is gone and nobody waits for their places."""
-        kept = [slot for slot, row in enumerate(self.rows) if row is not None]
-        if not kept:
+        """Close the gaps once an eighth of the rows is gone and nobody waits for their places."""
+        active = self.active
+        if not active:
             self.clear()
-        elif len(kept) <= 0.75 * len(self.rows):
-            low = int(self._start[kept].min())
-            self._move(kept, len(kept), low, self._clock - low)
+        elif active <= 0.875 * len(self.rows):
+            self._pack(active)
 
     def reserve(self, wanted: int, width: int) -> None:
         """Make places for new rows whose prompts take at most ``width`` columns; done once for several `admit`."""
         kept = [slot for slot, row in enumerate(self.rows) if row is not None]
         low = int(self._start[kept].min()) if kept else self._clock
         clock = max(self._clock - low, width)
-        if len(self.rows) - len(kept) < wanted:
-            self._move(kept, len(kept) + wanted, low, clock)
-        elif self._clock < width or self._clock >= self._capacity:
-            self._move(list(range(len(self.rows))), len(self.rows), low, clock)
+        size = max(len(self.rows), len(kept) + wanted)
+        if self._clock < width or self._clock >= self._capacity or size > self._held:
+            self._move(kept, size, low, clock)
+        elif size > len(self.rows):
+            self._pack(size)
+
+    def _pack(self, size: int) -> None:
+        """Bring the rows to the first slots, in place, and make it ``size`` slots; only rows that fill gaps move."""
+        active = self.active
+        gaps = [slot for slot in range(active) if self.rows[slot] is None]
+        movers = [slot for slot in range(active, len(self.rows)) if self.rows[slot] is not None]
+        if gaps:
+            where = torch.tensor(gaps, device=self._model.device)
+            source = torch.tensor(movers, device=self._model.device)
+            past = slice(int(self._start[movers].min()), self._clock)
+            for layer in self._cache:
+                seen = layer[:, :, past]
+                seen.index_copy_(0, where, seen.index_select(0, source))
+            self._mask.index_copy_(0, where, self._mask.index_select(0, source))
+            self._positions.index_copy_(0, where, self._positions.index_select(0, source))
+            for log in (self._tokens, self._logprobs):
+                log.index_copy_(1, where, log.index_select(1, source))
+        order = list(range(active))
+        for gap, mover in zip(gaps, movers, strict=True):
+            order[gap] = mover
+        self._arrange(order, size)
+        self._narrow(size)
+        self._positions[active:] = 0
 
     def _move(self, kept: list[int], size: int, low: int, clock: int) -> None:
         """Rebuild for ``size`` rows: the kept slots first, their columns from ``low`` on ending before ``clock``."""
-        old = (self._cache, self._mask, self._tokens, self._logprobs, self._positions)
+        old = (self._cache, self._tokens, self._logprobs, self._positions)
         span, shift = self._clock - low, clock - self._clock
         fits = clock + _SPARE // 2 < self._capacity and self._capacity <= 4 * (clock + _SPARE)
-        self._allocate(size, self._capacity if fits else clock + max(_SPARE, clock // 2))
-        where = torch.tensor(kept, dtype=torch.int64, device=self._model.device)
+        spare_rows = size // 2 if kept else 0
+        self._allocate(
+            min(self._max_rows, size + spare_rows), self._capacity if fits else clock + max(_SPARE, clock // 2)
+        )
+        self._narrow(size)
         count, source, target = len(kept), slice(low, low + span + 1), slice(clock - span, clock + 1)
         if count:
+            where = torch.tensor(kept, dtype=torch.int64, device=self._model.device)
             past, past_to = slice(low, low + span), slice(clock - span, clock)
             for new_layer, old_layer in zip(self._cache, old[0], strict=True):
                 new_layer[:count, :, past_to] = old_layer[:, :, past].index_select(0, where)
-            self._tokens[target, :count] = old[2][source].index_select(1, where)
-            self._logprobs[target, :count] = old[3][source].index_select(1, where)
-        self._positions = torch.zeros(size, dtype=torch.int64, device=self._model.device)
-        self._positions[:count] = old[4][where]
-        self.rows = [*(self.rows[slot] for slot in kept), *([None] * (size - count))]
-        self._keys = _resized(self._keys, kept, size)
-        self._limit = _resized(self._limit, kept, size)
-        self._start = _resized(self._start + shift, kept, size)
-        self._first = _resized(self._first + shift, kept, size)
-        self._start[count:] = self._first[count:] = clock
+            self._tokens[target, :count] = old[1][source].index_select(1, where)
+            self._logprobs[target, :count] = old[2][source].index_select(1, where)
+            self._positions[:count] = old[3][where]
+        self._start += shift
+        self._first += shift
+        self._clock += shift
+        self._checked += shift
+        self._arrange(kept, size)
         starts = torch.from_numpy(np.maximum(self._start[:count], 0)).to(self._model.device)
         hidden = torch.arange(self._capacity, device=self._model.device)[None, :] < starts[:, None]
         self._mask[:count].masked_fill_(hidden, float("-inf"))
-        self._clock += shift
-        self._checked += shift
+
+    def _arrange(self, order: list[int], size: int) -> None:
+        """Bring what is known of the rows into the given order of slots, and empty slots up to ``size``."""
+        count = len(order)
+        self.rows = [*(self.rows[slot] for slot in order), *([None] * (size - count))]
+        self._keys = _resized(self._keys, order, size)
+        self._limit = _resized(self._limit, order, size)
+        self._start = _resized(self._start, order, size)
+        self._first = _resized(self._first, order, size)
+        self._start[count:] = self._first[count:] = self._clock
         rows = [row.job.sampling if row else _IDLE for row in self.rows]
         self._sampling = RowSampling.of(rows, self._model.device)
 
-    def _allocate(self, size: int, capacity: int) -> None:
+    def _allocate(self, held: int, capacity: int) -> None:
+        """Buffers for ``held`` rows and ``capacity`` columns; zeroed, since masked columns must be finite too."""
         config, model = self._model.config, self._model
-        shape = (size, 2 * config.kv_heads, capacity, config.head_dim)
-        self._capacity = capacity
-        self._cache = [torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in range(config.layers)]
-        self._mask = torch.zeros((size, capacity), dtype=model.dtype, device=model.device)
-        self._tokens = torch.zeros((capacity, size), dtype=torch.int64, device=model.device)
-        self._logprobs = torch.zeros((capacity, size), dtype=torch.float32, device=model.device)
+        shape = (held, 2 * config.kv_heads, capacity, config.head_dim)
+        self._held, self._capacity = held, capacity
+        self._all_cache = [torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in range(config.layers)]
+        self._all_mask = torch.zeros((held, capacity), dtype=model.dtype, device=model.device)
+        self._all_tokens = torch.zeros((capacity, held), dtype=torch.int64, device=model.device)
+        self._all_logprobs = torch.zeros((capacity, held), dtype=torch.float32, device=model.device)
+        self._all_positions = torch.zeros(held, dtype=torch.int64, device=model.device)
+
+    def _narrow(self, size: int) -> None:
+        """Work on the first ``size`` rows of the buffers."""
+        self._cache = [layer[:size] for layer in self._all_cache]
+        self._mask = self._all_mask[:size]
+        self._tokens = self._all_tokens[:, :size]
+        self._logprobs = self._all_logprobs[:, :size]
+        self._positions = self._all_positions[:size]
 
     def _copy_prompts(self, prefill: Prefill, where: Tensor, which: Tensor, lengths: Counts, width: int) -> None:
         """Copy each prompt's keys and values to the columns that end before the clock."""

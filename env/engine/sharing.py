@@ -24,6 +24,7 @@ class _Shared:
 
 _engines: dict[_Key, _Shared] = {}
 _registry = threading.Lock()
+_one_load = threading.Lock()
 
 
 class EngineLease:
@@ -65,7 +66,8 @@ def lease_engine(checkpoint: Path, device: str = "auto", dtype: str = "float32",
         shared = _engines.setdefault(key, _Shared())
         shared.users += 1
     try:
-        with shared.loading:
+        # One checkpoint at a time: transformers imports its parts on first use, which is not safe from two threads.
+        with shared.loading, _one_load:
             if shared.engine is None:
                 shared.engine = Engine(checkpoint, str(where), DTYPES[dtype], max_rows)
             return EngineLease(shared.engine, key)

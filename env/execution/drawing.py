@@ -59,9 +59,13 @@ class Drawing:
         for key, need in needs.items():
             by_model.setdefault(need.model, {})[key] = need
         filled = Filled()
-        async with asyncio.TaskGroup() as group:
-            for model, wanted in sorted(by_model.items()):
-                group.create_task(self._fill_model(stage, model, wanted, filled))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for model, wanted in sorted(by_model.items()):
+                    group.create_task(self._fill_model(stage, model, wanted, filled))
+        except BaseExceptionGroup as group_error:
+            # One model's failure stops the others; callers catch plain exceptions, such as a cancelled study.
+            raise group_error.exceptions[0] from None
         return filled
 
     async def fill_scores(

@@ -71,10 +71,8 @@ class Environment:
             progress: told after each stored chunk; raising from it stops the batch.
 
         Returns:
-            One result per allocation, in order. Failed calls fail their examples, with the reason.
-
-        Raises:
-            TemplateError: a prompt cannot be rendered; a fault of the spec, not of a model.
+            One result per allocation, in order. Failed calls, and prompts that cannot be rendered from an upstream
+            answer, fail their examples with the reason.
         """
         started = time.monotonic()
         drawing = Drawing(self._bank, self._backends, origin, progress)
@@ -91,7 +89,12 @@ class Environment:
         alive = [path for path in batch.paths if path.failure is None]
         for path in alive:
             setting = path.allocation[stage.name]
-            need = self.need(stage, setting.model, setting.samples, path.variables)
+            try:
+                need = self.need(stage, setting.model, setting.samples, path.variables)
+            except TemplateError as error:
+                # An upstream answer the template cannot digest, such as an index out of range, ends this path only.
+                path.failure = str(error)
+                continue
             key = key_of(self._backends, need)
             path.keys.append(key)
             known = needs.setdefault(key, need)
@@ -100,6 +103,7 @@ class Environment:
         batch.take(filled)
         for key, draws in filled.draws.items():
             batch.candidates[stage.name, key] = self._read(stage, draws)
+        alive = [path for path in alive if path.failure is None]
         await self._score(stage, alive, needs, batch, drawing)
         for path in alive:
             self._advance(stage, path, batch)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from env.allocation import StageSetting
 from env.backends.pool import Backends
 from env.bank import PromptKey
+from env.errors import TemplateError
 from env.execution.drawing import key_of
 from env.execution.evidence import CurvePoint
 from env.spec.pipeline import StageSpec
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 LEAST_PROBABILITY = 1e-3
 """Upstream outcomes rarer than this are left out of a curve; their mass is missing from the point's mass."""
 
+
+NO_KEY: PromptKey = ""
+"""Where no prompt can be rendered from the upstream answers."""
 
 Settings = tuple[StageSetting, ...]
 Value = tuple[float, float]
@@ -98,7 +102,7 @@ class Estimator:
         if memo not in self._values:
             stage, setting = self._stages[len(upstream)], rest[0]
             key = self._key(example, upstream, setting.model)
-            candidates = self._candidates.get((stage.name, key), ())
+            candidates = self._candidates.get((stage.name, key), ()) if key else ()
             unscored = STRATEGIES[setting.strategy].needs_scores and any(c.score is None for c in candidates)
             if len(candidates) < setting.samples or unscored:
                 self._values[memo] = (0.0, 0.0)
@@ -114,8 +118,11 @@ class Estimator:
             variables: dict[str, JsonValue] = dict(example.fields)
             for stage, answer in zip(self._stages, upstream, strict=False):
                 variables[stage.name] = answer_variable(stage, answer)
-            need = self._environment.need(self._stages[len(upstream)], model, 1, variables)
-            self._keys[memo] = key_of(self._backends, need)
+            try:
+                need = self._environment.need(self._stages[len(upstream)], model, 1, variables)
+                self._keys[memo] = key_of(self._backends, need)
+            except TemplateError:
+                self._keys[memo] = NO_KEY
         return self._keys[memo]
 
     def _distribution(self, stage: str, key: PromptKey, strategy: str, samples: int) -> Outcomes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,7 @@ def report_html(archive: Archive, study_id: str, document: PlanDocument, trials:
         ("Where the plan spends", allocation_bars(document)),
     ]
     if chosen is not None:
-        figures.insert(1, ("More samples at one stage, the others as planned", curves_figure(chosen)))
+        figures.insert(1, ("More samples at one stage", curves_figure(with_longest_curves(chosen, trials))))
     environment = Environment(
         loader=PackageLoader("planner.plans", "templates"), autoescape=select_autoescape(default=True)
     )
@@ -123,6 +125,26 @@ def report_html(archive: Archive, study_id: str, document: PlanDocument, trials:
         figures=[(title, _embedded(figure)) for title, figure in figures],
         plotly=get_plotlyjs(),
     )
+
+
+def with_longest_curves(chosen: TrialRecord, trials: Sequence[TrialRecord]) -> TrialRecord:
+    """The plan's trial with, for each stage, the curve of the trial that tells most about the plan's model there.
+
+    That is the trial with the most samples of the same model and strategy at the stage, the best scored of several. A
+    plan of single samples has no curve of its own, but others show what more samples would have bought.
+    """
+    curves = dict(chosen.curves)
+    for stage, setting in chosen.allocation.settings:
+        alike = [
+            t
+            for t in trials
+            if t.score is not None
+            and t.allocation[stage].model == setting.model
+            and (setting.samples == 1 or t.allocation[stage].strategy == setting.strategy)
+        ]
+        source = max(alike, key=lambda t: (t.allocation[stage].samples, t.score or 0.0), default=chosen)
+        curves[stage] = source.curves.get(stage, ())
+    return replace(chosen, curves=curves)
 
 
 def _embedded(figure: Figure) -> str:

@@ -126,3 +126,17 @@ async def test_more_draws_in_the_bank_sharpen_the_score_of_a_smaller_allocation(
     assert any(e.score not in (0.0, 1.0) for e in single.evidence)
     assert all(e.stages[-1].held == 16 for e in single.evidence)
     assert all(e.realised in (0.0, 1.0) for e in single.evidence)
+
+
+@pytest.mark.asyncio
+async def test_what_progress_raises_stops_the_batch_and_comes_out_as_it_is() -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(event: object) -> None:
+        raise Stop
+
+    bank = MemorySampleBank()
+    both = [allocation(1, 1, 1), allocation(1, 1, 1, model="large")]
+    with pytest.raises(Stop):
+        await environment(DiceBackends(), bank).run_batch(both, EXAMPLES, "", stop)

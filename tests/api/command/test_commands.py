@@ -1,0 +1,172 @@
+"""The command line as a user meets it: real processes, real embedded models, a real archive."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from api.demo import demo_yaml
+
+def small_study() -> dict[str, Any]:
+    """The demo on its two smallest models and a handful of examples: a few seconds."""
+    raw: dict[str, Any] = yaml.safe_load(demo_yaml())
+    raw["name"] = "small"
+    raw["data"].update(search=16, test=16)
+    raw["budget"] = {"plan": {"limit": 1.0e8, "unit": "flops"}, "search": {"trials": 8}}
+    raw["proposer"] = {"kind": "insight", "batch": 2}
+    for stage in raw["pipeline"]["stages"]:
+        stage["models"] = ["xs", "s"]
+        stage["samples"] = {"min": 1, "max": 4, "choices": [1, 2, 4]}
+    return raw
+
+
+def apportion(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "api.command", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=200,
+        env={**_environment(), **(env or {})},
+    )
+
+
+def _environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("APPORTION_", "OPENAI_"))}
+    return {**kept, "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the small study has run."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "study.yaml").write_text(yaml.safe_dump(small_study()))
+    finished = apportion(folder, "run", "study.yaml", "--out", "out")
+    assert finished.returncode == 0, finished.stderr
+    assert "The plan" in finished.stdout
+    assert "95% interval" in finished.stdout
+    return folder
+
+
+def study_id(folder: Path) -> str:
+    listed = json.loads(apportion(folder, "studies", "--json").stdout)
+    assert [s["status"] for s in listed] == ["done"]
+    return str(listed[0]["id"])
+
+
+def test_run_leaves_a_plan_and_a_report(done: Path) -> None:
+    out = done / "out" / study_id(done)
+    plan = yaml.safe_load((out / "plan.yaml").read_text())
+    report = json.loads((out / "report.json").read_text())
+    page = (out / "report.html").read_text()
+    assert plan["allocation"] == report["plan"]["allocation"]
+    assert plan["predicted_cost"] <= plan["budget"]
+    assert len(report["trials"]) == plan["trials"] == 8
+    assert "Plotly.newPlot" in page
+    assert "http://" not in page.split("<body>")[1].split("Plotly.newPlot")[0]
+
+
+def test_what_a_script_may_read_is_json(done: Path) -> None:
+    identity = study_id(done)
+    shown = json.loads(apportion(done, "show", identity[:6], "--json").stdout)
+    assert shown["study"]["name"] == "small"
+    trials = json.loads(apportion(done, "trials", "small", "--json").stdout)
+    assert {t["split"] for t in trials} == {"search", "test"}
+    as_json = json.loads(apportion(done, "plan", identity, "--format", "json").stdout)
+    assert as_json == yaml.safe_load(apportion(done, "plan", identity).stdout)
+
+
+def test_tables_are_for_people(done: Path) -> None:
+    assert "MFLOPs" in apportion(done, "trials", "small").stdout
+    assert "Guidelines" in apportion(done, "show", "small").stdout
+
+
+def test_an_unknown_study_is_explained(done: Path) -> None:
+    missing = apportion(done, "show", "nothing-like-it")
+    assert missing.returncode == 2
+    assert "no study has the id or name" in missing.stderr
+
+
+def test_a_wrong_spec_lists_every_fault_and_queues_nothing(tmp_path: Path) -> None:
+    raw = small_study()
+    raw["pipeline"]["stages"][0]["models"] = ["huge"]
+    raw["pipeline"]["stages"][1]["prompt"][1]["template"] = "{{ solve }}"
+    raw["data"]["search"] = 0
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    refused = apportion(tmp_path, "run", "bad.yaml")
+    assert refused.returncode == 2
+    assert "data.search" in refused.stderr
+    raw["data"]["search"] = 8
+    path.write_text(yaml.safe_dump(raw))
+    refused = apportion(tmp_path, "run", "bad.yaml")
+    assert "pipeline.stages[0].models[0]: no model 'huge'" in refused.stderr
+    assert "pipeline.stages[1].prompt[1].template" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert json.loads(apportion(tmp_path, "studies", "--json").stdout) == []
+
+
+def test_a_killed_run_is_resumed_to_the_same_plan(done: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(small_study()))
+    command = [sys.executable, "-m", "api.command", "run", "study.yaml"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=_environment(), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not _draws(tmp_path):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    identity = json.loads(apportion(tmp_path, "studies", "--json").stdout)[0]["id"]
+    resumed = apportion(tmp_path, "resume", identity, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    mine = json.loads(resumed.stdout)["plan"]
+    reference = yaml.safe_load(apportion(done, "plan", study_id(done)).stdout)
+    for document in (mine, reference):
+        document["provenance"].pop("study_id")
+    assert mine == reference
+
+
+def _draws(folder: Path) -> int:
+    import sqlite3
+
+    path = folder / ".apportion" / "archive.db"
+    if not path.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+            return int(connection.execute("select count(*) from draws").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_cancelling_a_finished_study_leaves_it_done(done: Path) -> None:
+    assert json.loads(apportion(done, "cancel", "small", "--json").stdout)["status"] == "done"
+
+
+def test_doctor_finds_nothing_wrong_and_says_what_the_agent_needs(done: Path) -> None:
+    looked = apportion(done, "doctor", "--json")
+    findings = {f["subject"]: f for f in json.loads(looked.stdout)}
+    assert looked.returncode == 0, findings
+    assert findings["agent"]["level"] == "note"
+    assert "APPORTION_LLM_MODEL" in findings["agent"]["message"]
+
+
+def test_doctor_names_a_broken_archive(tmp_path: Path) -> None:
+    looked = apportion(tmp_path, "doctor", "--json", env={"APPORTION_DATABASE_URL": "mysql://x/y"})
+    assert looked.returncode == 1
+    findings = {f["subject"]: f for f in json.loads(looked.stdout)}
+    assert findings["archive"]["level"] == "trouble"
+
+
+def test_the_schema_is_json_schema() -> None:
+    schema = json.loads(apportion(Path.cwd(), "schema").stdout)
+    assert schema["title"] == "StudySpec"
+    assert "pipeline" in schema["required"]

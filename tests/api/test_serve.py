@@ -1,0 +1,50 @@
+"""The service as a process of its own: it starts, says where, and ends in order."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.api.service import long_spec, until, write_models
+
+START = (
+    "from api.serve import serve; from api.settings import Settings; from pathlib import Path; import sys\n"
+    "serve(Settings(home=Path(sys.argv[1]), host='127.0.0.1', port=0))"
+)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    write_models(tmp_path)
+    environ = {**os.environ, "APPORTION_DATA_ROOT": str(tmp_path)}
+    command = [sys.executable, "-c", START, str(tmp_path / "home")]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as started:
+        yield started
+        started.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_service_in_order_while_a_study_runs(
+    process: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", line)
+    assert found, line + process.stdout.read()
+    with httpx.Client(base_url=found.group(), timeout=20) as http:
+        study = http.post("/api/v1/studies", json=long_spec()).json()["id"]
+        until(lambda: http.get(f"/api/v1/studies/{study}").json()["phase"] == "execute")
+        with http.stream("GET", f"/api/v1/studies/{study}/events") as stream:
+            assert next(stream.iter_lines())
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
