@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from env.spec import Fault, SpecError
+from env.spec import Fault, SpecError, StudySpec
+from env.spec.load import validated_spec
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_VALUES = 500_000
@@ -65,6 +66,18 @@ def read_yaml(text: str, path: str = "") -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).replace("\n", " ")
         raise SpecError([Fault(path, f"not YAML: {reason}")]) from error
+
+
+def usable_spec(raw: Any) -> StudySpec:
+    """A completely checked spec whose every value the archive can hold.
+
+    Raises:
+        SpecError: with every fault found.
+    """
+    spec = validated_spec(raw)
+    # A text such as "inf" has become a number only now.
+    check_plain(spec.model_dump(mode="json"))
+    return spec
 
 
 def check_plain(value: Any, path: str = "") -> None:

@@ -3,7 +3,9 @@
 ``python -m benchmarks.engine_throughput [--checkpoints DIR ...]`` prints JSON with, for each model and each case, the
 median tokens/s of both and their ratio. Repeats of the two alternate in one process with one thread count. Both sample
 at temperature 1 from token ids (no tokenising is timed) up to the same number of new tokens; a token counts until its
-row's end token, that included. ``distinct`` gives every row its own prompt, ``samples`` draws 16 from each.
+row's end token, that included. The engine takes one of the threads for models whose operations are too small to split
+(``engine_threads``); ``--threads 1`` compares both on one. ``distinct`` gives every row its own prompt, ``samples``
+draws 16 from each.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from env.backends import Message, Sampling
 from env.embedded import MODEL_NAMES, checkpoint_path, ledger_examples
 from env.engine.engine import Engine
 from env.engine.jobs import Job
+from env.engine.threads import useful_threads
 from env.errors import CheckpointError
 
 CASES = {"distinct": 1, "samples": 16}
@@ -88,7 +91,9 @@ def _measure(checkpoint: Path, options: argparse.Namespace) -> dict[str, Any]:
         load = Load(prompts[: options.rows // samples], samples, options.max_new_tokens)
         cases[case] = _compare(engine, reference, load, options.repeats)
     engine.close()
-    return {"model": checkpoint.name, "parameters": sum(p.numel() for p in reference.parameters()), **cases}
+    parameters = sum(weight.numel() for weight in reference.parameters())
+    threads = useful_threads(engine.config)
+    return {"model": checkpoint.name, "parameters": parameters, "engine_threads": threads, **cases}
 
 
 def _compare(engine: Engine, reference: Any, load: Load, repeats: int) -> dict[str, float]:

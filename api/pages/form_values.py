@@ -9,10 +9,9 @@ from typing import Any
 
 import yaml
 
-from api.bodies import check_plain, read_yaml
+from api.bodies import check_plain, read_yaml, usable_spec
 from api.pages.form_fields import FormField, FormGroup, FormVariants, Member, fields_of
 from env.spec import Fault, SpecError, StudySpec
-from env.spec.load import validated_spec
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ def checked_spec(form: FormGroup, values: Mapping[str, str]) -> StudySpec:
     """
     raw: dict[str, Any] = {}
     unreadable: list[Fault] = []
+    dropped: list[str] = []
     for control in fields_of(form, values):
         text = values.get(control.name, "")
         if not text.strip() and control.kind != "yes_no":
@@ -52,12 +52,14 @@ def checked_spec(form: FormGroup, values: Mapping[str, str]) -> StudySpec:
             check_plain(value, control.path)
         except SpecError as error:
             unreadable += error.faults
+            dropped.append(control.path)
             continue
         _put(raw, control.path, value)
     try:
-        spec = validated_spec(raw)
+        spec = usable_spec(raw)
     except SpecError as error:
-        rest = [f for f in error.faults if not any(_is_below(f.path, u.path) for u in unreadable)]
+        # That an unreadable field is missing is no fault of its own.
+        rest = [f for f in error.faults if not any(_is_below(f.path, path) for path in dropped)]
         raise SpecError([*unreadable, *rest]) from error
     if unreadable:
         raise SpecError(unreadable)
@@ -127,10 +129,20 @@ def _shown(control: FormField, value: Any) -> str:
         return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
     if control.kind == "yes_no":
         return "yes" if value else ""
+    if control.kind == "number":
+        value = _number(value)
     if isinstance(value, float):
         plain = f"{value:g}".replace("e+0", "e").replace("e+", "e")
         return plain if float(plain) == value else repr(value)
     return " ".join(str(value).split()) if control.kind == "text" else str(value)
+
+
+def _number(value: Any) -> Any:
+    """A number that YAML took for text, as it does with 6.0e8."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _read(control: FormField, text: str) -> Any:

@@ -16,7 +16,7 @@ from starlette.types import Scope
 from api.dependencies import ArchiveDep, StudyDep
 from api.pages import forms, schedules
 from api.pages.rendering import STATIC, kept, render
-from api.pages.study_view import SHOWN_EXAMPLES, Show, shown_examples, study_figures, study_view, word_for
+from api.pages.study_view import SHOWN_EXAMPLES, Show, has_curves, shown_examples, study_figures, study_view, word_for
 from api.routes.studies import plan_of
 from planner.archive import StudyStatus
 from planner.plans.figures import Theme, curves_figure
@@ -110,7 +110,8 @@ def trial_page(request: Request, study: StudyDep, trial_no: int, archive: Archiv
 @router.get("/studies/{study_id}/trials/{trial_no}/figures.json")
 def trial_figures_json(study: StudyDep, trial_no: int, archive: ArchiveDep, theme: Theme = "light") -> Response:
     """The figures of a trial's page."""
-    return _figures({"curves": curves_figure(archive.trials.get(study.id, trial_no), theme).to_json()})
+    trial = archive.trials.get(study.id, trial_no)
+    return _figures({"curves": curves_figure(trial, theme).to_json()} if has_curves(trial) else {})
 
 
 @router.get("/api")

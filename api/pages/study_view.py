@@ -98,10 +98,16 @@ def study_figures(view: StudyView, theme: Theme) -> dict[str, Figure]:
     number = chosen.trial_no if chosen else None
     figures["best"] = best_so_far(view.trials, theme)
     figures["pareto"] = pareto_figure(view.trials, front, limit, view.unit, number, theme)
-    figures["curves"] = curves_figure(chosen or view.best, theme)
+    if has_curves(chosen or view.best):
+        figures["curves"] = curves_figure(chosen or view.best, theme)
     if view.document is not None:
         figures["allocation"] = allocation_bars(view.document, theme)
     return figures
+
+
+def has_curves(trial: TrialRecord) -> bool:
+    """Whether some stage has more than one point; one alone says nothing of more samples."""
+    return any(sum(p.score is not None for p in points) > 1 for points in trial.curves.values())
 
 
 def word_for(example: ExampleEvidence) -> str:

@@ -6,14 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from api.bodies import check_plain
+from api.bodies import check_plain, usable_spec
 from api.dependencies import ArchiveDep, RuntimeDep
 from api.problems import Problem, Refused
 from api.routes.spec_bodies import NOT_FOUND, PROBLEMS
 from api.schemas import ScheduleCreate, SchedulePublic
 from env.errors import ApportionError
 from env.spec import Fault, SpecError, StudySpec
-from env.spec.load import validated_spec
 from planner.archive import NotFound, ScheduleRecord
 from planner.durable import Runtime, check_cron
 
@@ -64,7 +63,7 @@ def create_schedule(runtime: Runtime, body: ScheduleCreate) -> ScheduleRecord:
     spec: StudySpec | None = None
     try:
         check_plain(body.spec)
-        spec = validated_spec(body.spec)
+        spec = usable_spec(body.spec)
     except SpecError as error:
         faults += [Fault(f"spec.{f.path}" if f.path else "spec", f.message) for f in error.faults]
     if faults or spec is None:

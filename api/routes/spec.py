@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from api.bodies import usable_spec
 from api.problems import FaultPublic
 from api.routes.spec_bodies import PROBLEMS, SPEC_BODY, RawSpecDep
 from api.schemas import CheapestPublic, CheckPublic
@@ -15,7 +16,7 @@ from env.costs import PlanCost
 from env.errors import ApportionError
 from env.spec import SpecError, StudySpec
 from env.spec.check import cheapest_allocation
-from env.spec.load import spec_schema, validated_spec
+from env.spec.load import spec_schema
 
 router = APIRouter(prefix="/spec", tags=["spec"])
 
@@ -34,7 +35,7 @@ def check(body: RawSpecDep) -> CheckPublic:
     except SpecError as error:
         return CheckPublic(valid=False, faults=_public(error), cheapest=None)
     try:
-        spec = validated_spec(raw)
+        spec = usable_spec(raw)
     except SpecError as error:
         return CheckPublic(valid=False, faults=_public(error), cheapest=_cheapest(raw))
     return CheckPublic(valid=True, faults=[], cheapest=_priced(spec))

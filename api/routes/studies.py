@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from api.bodies import usable_spec
 from api.dependencies import ArchiveDep, RuntimeDep, StudyDep
 from api.problems import Problem, Refused
 from api.routes.spec_bodies import NOT_FOUND, PROBLEMS, SPEC_BODY, RawSpecDep
@@ -19,7 +20,6 @@ from api.schemas import (
     TrialDetail,
     TrialPublic,
 )
-from env.spec.load import validated_spec
 from planner.archive import Archive, NotFound, StudyStatus
 from planner.plans import PlanDocument
 
@@ -42,7 +42,7 @@ def submit(
     body: RawSpecDep, runtime: RuntimeDep, response: Response, idempotency_key: IdempotencyKey = None
 ) -> StudyPublic:
     """Check a spec completely and queue it as a study."""
-    spec = validated_spec(body.read())
+    spec = usable_spec(body.read())
     # Keys of clients and of schedules live in one column; the prefix keeps them apart.
     study = runtime.submit(spec, None if idempotency_key is None else f"client/{idempotency_key}")
     if dict(study.spec) != spec.model_dump(mode="json"):

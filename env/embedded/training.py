@@ -52,9 +52,9 @@ class Recipe:
 
 
 RECIPES = {
-    "xs": Recipe(steps=2000),
+    "xs": Recipe(steps=5000, lessons={"retrieve": 32, "read": 32, "solve": 48}),
     "s": Recipe(steps=2400),
-    "m": Recipe(steps=1900),
+    "m": Recipe(steps=1600),
     "l": Recipe(steps=1500),
 }
 

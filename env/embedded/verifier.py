@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -20,16 +21,20 @@ from torch.nn import functional
 from transformers import LlamaForSequenceClassification
 
 from env.embedded.architecture import new_verifier
-from env.embedded.checkpoints import MODEL_NAMES
 from env.embedded.corpus import GRADES, LESSONS, NO_LOSS
 from env.embedded.sampling import Sampler
 from env.embedded.training import Optimizers, Recipe, save_checkpoint
 from env.embedded.vocabulary import EOS, PAD, TOKEN_IDS, encode, prompt_text
 
-VERIFIER_RECIPE = Recipe(steps=1200, matrix_rate=0.005, other_rate=0.003)
-_BATCH_PER_STAGE = 40
+VERIFIER_RECIPE = Recipe(
+    steps=2400, lessons={"retrieve": 16, "read": 24, "solve": 64}, matrix_rate=0.01, other_rate=0.005
+)
+SOURCES = ("s", "l")
+"""Models whose answers the verifier learns from; it starts as the first of them."""
+
+TEMPERATURES = (1.0, 1.5)
 _PROMPTS_PER_STAGE = 1500
-_DRAWS_PER_MODEL = 3
+_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,14 @@ class Candidate:
 
 
 def sample_candidates(weights: Path, seed: int, prompts: int = _PROMPTS_PER_STAGE) -> list[Candidate]:
-    """Draw answers of every language model at temperature 1 to whole train-split stories, right and wrong ones."""
+    """Draw answers of `SOURCES` at `TEMPERATURES` to train-split stories, right and wrong ones."""
     rng = random.Random(f"verifier candidates {seed}")
     found = list[Candidate]()
-    for name in MODEL_NAMES:
+    for name, temperature in product(SOURCES, TEMPERATURES):
         sampler = Sampler(weights / name, seed)
         for stage, draw in LESSONS.items():
             lessons = [draw(rng, GRADES[-1]) for _ in range(prompts)]
-            drawn = sampler.sample(stage, [lesson.user for lesson in lessons], _DRAWS_PER_MODEL)
+            drawn = sampler.sample(stage, [lesson.user for lesson in lessons], _DRAWS, temperature)
             for lesson, row in zip(lessons, drawn, strict=True):
                 answers = {one.text for one in row}
                 found += [Candidate(stage, lesson.user, answer, lesson.target) for answer in sorted(answers)]
@@ -84,7 +89,7 @@ def train_verifier(weights: Path, recipe: Recipe = VERIFIER_RECIPE, seed: int = 
     torch.set_num_threads(1)
     started = time.process_time()
     model = new_verifier(seed)
-    _start_from_language_model(model, weights / "s")
+    _start_from_language_model(model, weights / SOURCES[0])
     by_kind = dict[tuple[str, bool], list[Candidate]]()
     for candidate in sample_candidates(weights, seed):
         by_kind.setdefault((candidate.stage, candidate.is_right), []).append(candidate)
@@ -96,7 +101,7 @@ def train_verifier(weights: Path, recipe: Recipe = VERIFIER_RECIPE, seed: int = 
             chosen = [
                 candidate
                 for right in (True, False)
-                for candidate in rng.choices(by_kind[stage, right], k=_BATCH_PER_STAGE // 2)
+                for candidate in rng.choices(by_kind[stage, right], k=recipe.lessons[stage] // 2)
             ]
             loss = prefix_loss(model, *verifier_batch(chosen))
             loss.backward()

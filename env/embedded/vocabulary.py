@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,3 +117,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def save_tokenizer(folder: Path) -> None:
     """Write ``tokenizer.json`` and its configuration, chat template inside, next to a model's weights."""
     build_tokenizer().save_pretrained(folder, save_jinja_files=False)
+    settings = folder / "tokenizer_config.json"
+    content = json.loads(settings.read_text())
+    content["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name every version of transformers knows
+    settings.write_text(json.dumps(content, indent=2) + "\n")

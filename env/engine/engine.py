@@ -21,6 +21,7 @@ from env.engine.model import LlamaModel, Prefill
 from env.engine.prefilling import prefill_groups, run_prefill
 from env.engine.scoring import score_tokens
 from env.engine.text import CheckpointTokenizer
+from env.engine.threads import limit_own_threads, useful_threads
 from env.engine.weights import load_weights
 from env.errors import BackendError, CheckpointError
 
@@ -33,7 +34,7 @@ class Engine:
 
     Thread safe: any thread may submit; one dedicated thread computes, so that an event loop is never blocked. Jobs that
     arrive while others run join their batch. A draw's text depends on (prompt, sampling, index) alone, never on what
-    shares its batch.
+    shares its batch. It uses as many threads as torch, or one where a model's operations are too small to split.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class Engine:
         self.config = read_config(checkpoint)
         self.tokenizer = CheckpointTokenizer(checkpoint)
         where = resolve_device(device)
+        threads = useful_threads(self.config)
         self._model = LlamaModel(self.config, load_weights(checkpoint, self.config, where, dtype))
         self._batch = DecodeBatch(self._model, self.config.eos_token_ids, max_rows)
         self._finisher = Finisher(self.tokenizer)
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"engine-{checkpoint.name}")
+        self._executor = ThreadPoolExecutor(1, f"engine-{checkpoint.name}", limit_own_threads, (threads,))
         self._lock = threading.Lock()
         self._arrived: deque[Job] = deque()
         self._running = False

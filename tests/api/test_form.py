@@ -46,7 +46,8 @@ def test_labels_help_ranges_and_choices_come_from_the_model() -> None:
     assert control("budget.plan.unit").choices == ("flops", "agenttts", "tokens")
     assert control("name").required
     assert control("budget.search.draws").nullable
-    assert "sealed" in control("data.test").help.lower()
+    sealed = next(field for field in fields_of(study_form()) if field.name == "data@ledger.test")
+    assert "Sealed" in sealed.help
     assert control("pipeline").kind == "yaml"
 
 

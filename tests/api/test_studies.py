@@ -76,6 +76,10 @@ def infinite_budget(spec: dict[str, Any]) -> None:
     spec["budget"]["plan"]["limit"] = 10**400
 
 
+def infinite_text(spec: dict[str, Any]) -> None:
+    spec["budget"]["plan"]["limit"] = "inf"
+
+
 def unknown_field(spec: dict[str, Any]) -> None:
     spec["budget"]["search"]["tials"] = 3
 
@@ -89,6 +93,7 @@ def unknown_field(spec: dict[str, Any]) -> None:
         (empty_data, "data.rows"),
         (hopeless_budget, "budget.plan.limit"),
         (infinite_budget, "budget.plan.limit"),
+        (infinite_text, "budget.plan.limit"),
         (unknown_field, "budget.search.tials"),
     ],
 )

@@ -32,14 +32,17 @@ window.apportion = (() => {
   }
 
   async function show(figures) {
-    for (const [name, figure] of Object.entries(figures)) {
-      const place = document.querySelector(`[data-figure="${name}"]`);
-      if (place) {
-        place.closest("figure").hidden = false;
-        await Plotly.react(place, figure.data, figure.layout, config);
-      }
+    const places = new Map();
+    for (const place of document.querySelectorAll("[data-figure]")) {
+      const wanted = place.dataset.figure in figures;
+      place.closest("figure").hidden = !wanted;
+      if (wanted) places.set(place.dataset.figure, place);
     }
-    document.documentElement.dataset.drawn = String(Number(document.documentElement.dataset.drawn || 0) + 1);
+    // All places are shown before the first figure is drawn: a figure takes the width its place has then.
+    for (const [name, place] of places) {
+      await Plotly.react(place, figures[name].data, figures[name].layout, config);
+      Plotly.Plots.resize(place);
+    }
   }
 
   dark.addEventListener("change", draw);

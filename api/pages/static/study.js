@@ -9,6 +9,7 @@
   let ended = page.dataset.ended === "yes";
   let source = null;
   let waiting = null;
+  let refreshed = 0;
 
   function replaceSections(html) {
     const fresh = new DOMParser().parseFromString(html, "text/html");
@@ -35,6 +36,7 @@
 
   async function refresh() {
     waiting = null;
+    refreshed = Date.now();
     try {
       const response = await fetch(`${base}/live`);
       if (response.ok) {
@@ -47,7 +49,8 @@
   }
 
   function refreshSoon() {
-    waiting ??= setTimeout(refresh, REFRESH_MS);
+    // At once where the last time is long ago, else as soon as it is.
+    waiting ??= setTimeout(refresh, Math.max(50, refreshed + REFRESH_MS - Date.now()));
   }
 
   function showProgress(event) {

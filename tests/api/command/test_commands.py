@@ -16,6 +16,7 @@ import yaml
 
 from api.demo import demo_yaml
 
+
 def small_study() -> dict[str, Any]:
     """The demo on its two smallest models and a handful of examples: a few seconds."""
     raw: dict[str, Any] = yaml.safe_load(demo_yaml())
@@ -29,13 +30,15 @@ def small_study() -> dict[str, Any]:
     return raw
 
 
-def apportion(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def apportion(
+    folder: Path, *arguments: str, env: dict[str, str] | None = None, timeout: float = 200
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "api.command", *arguments],
         capture_output=True,
         text=True,
         cwd=folder,
-        timeout=200,
+        timeout=timeout,
         env={**_environment(), **(env or {})},
     )
 

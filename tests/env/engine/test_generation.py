@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from env.backends import Sampling
 from env.engine.engine import Engine
 from env.engine.jobs import Generated, Job
 from env.errors import BackendError
+from tests.env.engine.checkpoints import write_checkpoint
 
 
 def prompts(count: int, seed: int = 0, longest: int = 40) -> list[list[int]]:
@@ -161,15 +164,30 @@ def test_an_error_while_decoding_fails_the_jobs_and_the_engine_lives_on(
     engine.close()
 
 
-def test_the_engine_thread_uses_as_many_threads_as_torch_was_told(tiny: Path) -> None:
+@pytest.fixture
+def two_torch_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        engine = Engine(tiny, "cpu")
-        assert engine._executor.submit(torch.get_num_threads).result() == 1
-        engine.close()
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_torch_threads")
+def test_the_engine_uses_torch_s_number_of_threads(tmp_path: Path) -> None:
+    engine = Engine(write_checkpoint(tmp_path / "wide", hidden_size=128, intermediate_size=256), "cpu")
+    assert engine._executor.submit(torch.get_num_threads).result() == 2
+    engine.close()
+
+
+@pytest.mark.usefixtures("two_torch_threads")
+@pytest.mark.skipif(sys.platform != "linux", reason="thread-local counts are set where torch is built with libgomp")
+def test_a_tiny_model_takes_one_thread_and_leaves_other_threads_alone(tiny: Path) -> None:
+    engine = Engine(tiny, "cpu")
+    assert engine._executor.submit(torch.get_num_threads).result() == 1
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(torch.get_num_threads).result() == 2
+    engine.close()
 
 
 def test_a_closed_engine_refuses_work(tiny: Path) -> None:

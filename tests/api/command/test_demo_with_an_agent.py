@@ -1,0 +1,73 @@
+"""The demo proposed by an LLM over real HTTP, on the real embedded models, bad replies of every kind among them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from api.demo import demo_spec
+from env.allocation import Allocation, StageSetting
+from planner.space import SearchSpace
+from tests.api.command.test_commands import apportion, small_study
+from tests.scripted_llm import Late, ScriptedLlm, guideline_follower
+
+
+def bad_replies() -> list[Any]:
+    """Malformed, over budget, duplicate, late."""
+    stages = [s.name for s in demo_spec().pipeline.stages]
+    most = Allocation.of({s: StageSetting("s", "vote", 4) for s in stages})
+    over = {"allocation": {**most.to_json(), "read": {"model": "s", "strategy": "vote", "samples": 400}}, "reason": ""}
+    cheap = {s: {"model": "xs", "strategy": "vote", "samples": 1} for s in stages}
+    twice = {"allocation": cheap, "reason": "cheapest", "expected_score": 0.1}
+    return [
+        "{not json",
+        {"proposals": [over, twice, twice]},
+        '```json\n{"proposals": [',
+        Late(4.0, "too late"),
+        Late(4.0, "too late"),
+        Late(4.0, "too late"),
+    ]
+
+
+def environment(llm: ScriptedLlm) -> dict[str, str]:
+    return {"APPORTION_LLM_MODEL": "scripted", "APPORTION_LLM_BASE_URL": llm.base_url, "OPENAI_API_KEY": "sk-secret"}
+
+
+def check(report: dict[str, Any], archive_text: str) -> None:
+    reasons = " ".join(r["reason"] for r in report["refused"])
+    assert report["study"]["proposer"] == "agent"
+    assert "duplicate" in reasons
+    assert "samples 400 not in" in reasons
+    assert "sk-secret" not in archive_text
+    proposer = next(line for line in report["plan"]["ledgers"] if line["ledger"] == "proposer")
+    assert proposer["spent"] > 0
+
+
+def test_a_small_demo_runs_through_bad_replies(tmp_path: Path) -> None:
+    raw = small_study()
+    raw["proposer"] = {"kind": "auto", "batch": 2, "timeout_s": 2.0}
+    raw["budget"]["search"]["trials"] = 16
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(raw))
+    with ScriptedLlm(bad_replies(), then=guideline_follower()) as llm:
+        finished = apportion(tmp_path, "run", "study.yaml", "--json", env=environment(llm))
+    assert finished.returncode == 0, finished.stderr
+    files = [Path(f) for f in json.loads(finished.stdout)["files"]]
+    report = json.loads((tmp_path / next(f for f in files if f.name == "report.json")).read_text())
+    check(report, finished.stdout + finished.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_whole_demo_runs_with_an_agent(tmp_path: Path) -> None:
+    with ScriptedLlm(bad_replies()[:3], then=guideline_follower()) as llm:
+        finished = apportion(tmp_path, "demo", "--proposer", "agent", env=environment(llm), timeout=800)
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads((tmp_path / "out" / "demo" / "report.json").read_text())
+    check(report, finished.stdout + finished.stderr)
+    assert len(report["trials"]) == demo_spec().budget.search.trials
+    space = SearchSpace(demo_spec())
+    assert all(not space.faults(Allocation.from_json(t["allocation"])) for t in report["trials"])
