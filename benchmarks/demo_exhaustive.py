@@ -3,10 +3,12 @@
     python -m benchmarks.demo_exhaustive run      # every allocation: tens of minutes on two cores; writes the table
     python -m benchmarks.demo_exhaustive compare  # a demo run against the recorded table, as JSON
 
-The table is exact in the draws: outcome distributions of each stage (from as many draws as the stage's largest k) are
-propagated through the next stages, each distinct upstream outcome drawn for on its own. Outcomes rarer than
-`LEAST_PROBABILITY` are left out and the rest rescaled. Its seed differs from the demo's, so that a plan gains nothing
-from having been chosen on the same draws.
+Outcome distributions of each stage (from as many draws as the stage's largest k) are propagated through the next
+stages, each distinct upstream outcome drawn for on its own. Outcomes rarer than `LEAST_PROBABILITY` are left out and
+the rest rescaled. The last stage is not drawn for expressions whose value is not the answer: a solver can only be right
+there by a mistake that cancels another one. They count as score 0; some are drawn to show how much that leaves out.
+The draws an exhaustive run needs count them all. The seed differs from the demo's, so that a plan gains nothing from
+having been chosen on the same draws.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ import asyncio
 import csv
 import gzip
 import json
+import random
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from env.allocation import Allocation, StageSetting
 from env.backends import Message
 from env.backends.pool import BackendPool
 from env.bank import MemorySampleBank, PromptKey
+from env.embedded.ledger import balances
 from env.execution import Environment
 from env.execution.drawing import Drawing, key_of, score_key_of
 from env.execution.estimates import answer_variable
@@ -40,10 +44,16 @@ from env.spec import StageSpec, StudySpec
 from env.strategies import STRATEGIES, Candidate
 from env.tasks.data import load_splits
 from env.tasks.example import Example, JsonValue
+from env.tasks.parsers import from_canonical
 from planner.space import SearchSpace
 
-LEAST_PROBABILITY = 0.02
+LEAST_PROBABILITY = 0.04
 TABLE_SEED = 1000
+EXAMPLES = 200
+"""Of the search split; the demo looks at some more."""
+
+AUDITED = 400
+"""Hopeless prompts drawn all the same, to see how often they come out right."""
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "demo_exhaustive.csv.gz"
 SUMMARY = RESULTS / "demo_exhaustive.json"
@@ -56,8 +66,14 @@ Answers = tuple[str | None, ...]
 class Node:
     """One example with given upstream answers."""
 
-    example: Example
+    example_id: str
     upstream: Answers
+    example: Example = field(compare=False)
+
+
+def node_of(example: Example, upstream: Answers) -> Node:
+    """A node; two of them are one where example and answers are the same."""
+    return Node(example.id, upstream, example)
 
 
 class Exhaustive:
@@ -72,6 +88,8 @@ class Exhaustive:
         self.environment = Environment(spec.pipeline, spec.budget.plan.unit, self.bank, self.backends, seed)
         self.drawing = Drawing(self.bank, self.backends, "exhaustive", _report)
         self.draws = 0
+        self.skipped = 0
+        self.audit = 0.0
 
     def settings(self, stage: StageSpec) -> tuple[StageSetting, ...]:
         """The stage's feasible settings, in the order of the table's axes."""
@@ -80,13 +98,19 @@ class Exhaustive:
     async def table(self) -> NDArray[np.float64]:
         """Mean score of every combination of settings, shape (settings of stage 1, of stage 2, ...)."""
         levels: list[dict[Node, dict[StageSetting, dict[str | None, float]]]] = []
-        nodes = [Node(example, ()) for example in self.examples]
+        nodes = [node_of(example, ()) for example in self.examples]
         for stage in self.spec.pipeline.stages:
             print(f"{stage.name}: {len(nodes)} distinct prompts", file=sys.stderr, flush=True)
+            hopeless: list[Node] = []
+            if stage is self.spec.pipeline.stages[-1]:
+                hopeless = [node for node in nodes if not can_be_right(node)]
+                nodes = [node for node in nodes if can_be_right(node)]
+                await self._audit(stage, hopeless)
             level = await self._distributions(stage, nodes)
+            level.update((node, {setting: {None: 1.0} for setting in self.settings(stage)}) for node in hopeless)
             levels.append(level)
             reached = {
-                Node(node.example, (*node.upstream, answer)): None
+                node_of(node.example, (*node.upstream, answer)): None
                 for node, by_setting in level.items()
                 for distribution in by_setting.values()
                 for answer in distribution
@@ -95,6 +119,20 @@ class Exhaustive:
         total = sum(self._example_table(example, levels) for example in self.examples)
         await self.backends.close()
         return np.asarray(total) / len(self.examples)
+
+    async def _audit(self, stage: StageSpec, hopeless: Sequence[Node]) -> None:
+        """Draw some of the prompts that are left out, and count what drawing all of them would have taken."""
+        largest = {m: max(s.samples for s in self.settings(stage) if s.model == m) for m in stage.models}
+        self.skipped = len(hopeless) * sum(largest.values())
+        chosen = random.Random(TABLE_SEED).sample(list(hopeless), min(AUDITED, len(hopeless)))
+        drawn, before = await self._distributions(stage, chosen), self.draws
+        self.draws = before - sum(largest.values()) * len(chosen)
+        scores = [
+            sum(p * self.environment.score_answer(a, node.example) for a, p in outcomes.items())
+            for node, by_setting in drawn.items()
+            for outcomes in by_setting.values()
+        ]
+        self.audit = sum(scores) / max(1, len(scores))
 
     async def _distributions(
         self, stage: StageSpec, nodes: Sequence[Node]
@@ -161,7 +199,7 @@ class Exhaustive:
         """Expected score of one example at every combination of settings."""
 
         def below(position: int, upstream: Answers) -> NDArray[np.float64]:
-            by_setting = levels[position][Node(example, upstream)]
+            by_setting = levels[position][node_of(example, upstream)]
             stage = self.spec.pipeline.stages[position]
             last = position == len(levels) - 1
             values: dict[str | None, Any] = {}
@@ -180,6 +218,15 @@ class Exhaustive:
             return np.array(rows)
 
         return below(0, ())
+
+
+def can_be_right(node: Node) -> bool:
+    """Whether the expression read is worth the right answer."""
+    expression = from_canonical(node.upstream[-1])
+    try:
+        return balances(str(expression))[-1] == int(node.example.answers[0])
+    except (ValueError, IndexError):
+        return False
 
 
 def _frequent(outcomes: Mapping[str | None, float]) -> dict[str | None, float]:
@@ -202,7 +249,7 @@ async def run() -> dict[str, Any]:
     """Evaluate everything and write the table and its summary."""
     spec = demo_spec()
     started = time.monotonic()
-    work = Exhaustive(spec, load_splits(spec.data).search, TABLE_SEED)
+    work = Exhaustive(spec, load_splits(spec.data).search[:EXAMPLES], TABLE_SEED)
     table = await work.table()
     stages = spec.pipeline.stages
     axes = [work.settings(stage) for stage in stages]
@@ -222,7 +269,9 @@ async def run() -> dict[str, Any]:
         "unit": work.space.unit,
         "budget": spec.budget.plan.limit,
         "allocations": len(rows),
-        "draws": work.draws,
+        "draws": work.draws + work.skipped,
+        "draws_made": work.draws,
+        "mean_score_of_audited_hopeless_prompts": round(work.audit, 5),
         "seconds": round(time.monotonic() - started, 1),
         "best": _row(rows[0]),
         "within_0.01_of_best": sum(score >= rows[0][1] - 0.01 for _, score, _ in rows),

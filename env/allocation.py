@@ -54,9 +54,7 @@ class Allocation:
 
     def to_json(self) -> dict[str, dict[str, str | int]]:
         """``{stage: {model, strategy, samples}}``; the inverse of `from_json`."""
-        return {
-            stage: {"model": s.model, "strategy": s.strategy, "samples": s.samples} for stage, s in self.settings
-        }
+        return {stage: {"model": s.model, "strategy": s.strategy, "samples": s.samples} for stage, s in self.settings}
 
     def __getitem__(self, stage: str) -> StageSetting:
         for name, setting in self.settings:

@@ -1,7 +1,8 @@
-"""Measures the embedded models; ``python -m env.embedded.curves stages`` (or ``pipeline``) prints Markdown and JSON.
+"""Measures the embedded models: ``python -m env.embedded.curves stages|pipeline|verifier``; prints Markdown and JSON.
 
 ``stages`` gives every stage gold inputs and draws from every model: accuracy of the majority vote by samples.
 ``pipeline`` feeds each stage what the one before really wrote, and finds the best allocation at each budget.
+``verifier`` lets the verifier pick the answer (best-of-n) or weigh the vote.
 """
 
 from __future__ import annotations
@@ -158,10 +159,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(prog="python -m env.embedded.curves", description=__doc__)
-    parser.add_argument("what", choices=["stages", "pipeline"])
+    parser.add_argument("what", choices=["stages", "pipeline", "verifier"])
     parser.add_argument("--split", default="search")
     parser.add_argument("--examples", type=int, default=300)
-    parser.add_argument("--samples", type=int, default=64, help="draws a prompt (pipeline: at most 16 are used)")
+    parser.add_argument("--samples", type=int, default=64, help="draws a prompt, for stages")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--difficulty", default="mixed")
     parser.add_argument("--seed", type=int, default=0)
@@ -172,6 +173,11 @@ def main(arguments: list[str] | None = None) -> None:
         from env.embedded.frontier import measure_pipeline, pipeline_report
 
         print(pipeline_report(measure_pipeline(samplers, examples, options.temperature)))
+        return
+    if options.what == "verifier":
+        from env.embedded.best_of_n import best_of_n_report, measure_best_of_n
+
+        print(best_of_n_report(measure_best_of_n(samplers, examples, options.temperature)))
         return
     curves = [
         measure_stage(samplers[name], name, stage, examples, options.samples, options.temperature)

@@ -10,6 +10,10 @@ from env.allocation import Allocation
 from env.execution.evidence import ExampleEvidence
 from planner.evidence.intervals import Interval, paired_difference
 
+WORTHWHILE = 0.95
+"""A cheaper allocation is only preferred to the best where it costs at most this share of it: for a saving lost in the
+rounding nobody gives up what may be a real difference."""
+
 MIN_SHARE = 0.9
 """A trial with fewer of its examples scored than this cannot become the plan."""
 
@@ -62,7 +66,7 @@ def compare(left: Contender, right: Contender) -> Interval | None:
 
 
 def choose(contenders: Sequence[Contender]) -> Choice:
-    """Pick the best and the cheapest within one standard error of it.
+    """Pick the best and the cheapest within one standard error of it, where that saves something worthwhile.
 
     The error is that of the paired difference over shared examples, which is what "as good as" means for two
     allocations on one data set (the one-standard-error rule of Breiman et al. 1984, made paired).
@@ -81,7 +85,7 @@ def choose(contenders: Sequence[Contender]) -> Choice:
 
 
 def _within_one_error(best: Contender, other: Contender) -> bool:
-    if other.cost >= best.cost:
+    if other.cost > WORTHWHILE * best.cost:
         return False
     shared = sorted(best.scores.keys() & other.scores.keys())
     if len(shared) < 2:

@@ -179,7 +179,7 @@ def allocation_bars(document: PlanDocument, theme: Theme = "light") -> Figure:
             showlegend=False,
         )
     )
-    figure.update_xaxes(tickformat=".0%", range=[0, 1])
+    figure.update_xaxes(tickformat=".0%", range=[0, 1], dtick=0.25)
     figure.update_layout(height=120 + 56 * len(stages), bargap=0.35)
     figure.update_yaxes(showgrid=False)
     return figure

@@ -59,7 +59,8 @@ def test_the_demo_fills_the_form() -> None:
     values = filled(study_form(), demo_data())
     assert values["name"] == "ledger-demo"
     assert values["data.source"] == "ledger"
-    assert values["budget.plan.limit"] == "6e8"
+    assert float(values["budget.plan.limit"]) == float(demo_data()["budget"]["plan"]["limit"])
+    assert "00000" not in values["budget.plan.limit"]
     assert "stages:" in values["pipeline"]
 
 
