@@ -18,6 +18,9 @@ Theme = Literal["light", "dark"]
 CREDIBLE_COVERAGE = 0.8
 """Below this share of the outcomes' probability a point of a curve is drawn hollow: too few draws stand behind it."""
 
+LEAST_SPAN = 0.1
+"""Of a curve's axis of scores."""
+
 
 @dataclass(frozen=True)
 class _Colours:
@@ -147,6 +150,7 @@ def curves_figure(trial: TrialRecord, theme: Theme = "light") -> Figure:
         figure.update_xaxes(type="log", tickvals=_spread(sorted(ticks)))
     elif ticks:
         figure.update_xaxes(tickvals=sorted(ticks), range=[min(ticks) - 0.3, max(ticks) + 0.3])
+    figure.update_yaxes(range=_wide_enough([p.score for q in trial.curves.values() for p in q if p.score is not None]))
     return figure
 
 
@@ -269,6 +273,14 @@ def _curve(stage: str, points: Sequence[KPoint], position: int, colours: _Colour
         ],
         hovertemplate="%{text}<extra></extra>",
     )
+
+
+def _wide_enough(scores: Sequence[float]) -> list[float] | None:
+    """A range of scores of at least `LEAST_SPAN`, so that chance never fills the figure; None where there are none."""
+    if not scores:
+        return None
+    middle, span = (min(scores) + max(scores)) / 2, max(1.15 * (max(scores) - min(scores)), LEAST_SPAN)
+    return [middle - span / 2, middle + span / 2]
 
 
 def _spread(ticks: Sequence[int]) -> list[int]:

@@ -31,7 +31,7 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         started.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_service_in_order_while_a_study_runs(
     process: subprocess.Popen[str], number: signal.Signals
 ) -> None:

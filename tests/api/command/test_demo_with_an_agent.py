@@ -25,7 +25,8 @@ def bad_replies() -> list[Any]:
     twice = {"allocation": cheap, "reason": "cheapest", "expected_score": 0.1}
     return [
         "{not json",
-        {"proposals": [over, twice, twice]},
+        {"proposals": [twice, twice]},
+        {"proposals": [over]},
         '```json\n{"proposals": [',
         Late(4.0, "too late"),
         Late(4.0, "too late"),
@@ -63,7 +64,7 @@ def test_a_small_demo_runs_through_bad_replies(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_whole_demo_runs_with_an_agent(tmp_path: Path) -> None:
-    with ScriptedLlm(bad_replies()[:3], then=guideline_follower()) as llm:
+    with ScriptedLlm(bad_replies()[:4], then=guideline_follower()) as llm:
         finished = apportion(tmp_path, "demo", "--proposer", "agent", env=environment(llm), timeout=800)
     assert finished.returncode == 0, finished.stderr
     report = json.loads((tmp_path / "out" / "demo" / "report.json").read_text())
