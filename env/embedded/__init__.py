@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from env.embedded.checkpoints import MODEL_NAMES, VERIFIER_NAME, checkpoint_path
 from env.embedded.ledger import DIFFICULTIES, Difficulty, ledger_examples
-from env.embedded.prompts import PROMPTS, parse_ids, parse_ledger, parse_number
+from env.embedded.prompts import PROMPTS, TEMPERATURE, parse_ids, parse_ledger, parse_number
 from env.embedded.vocabulary import STAGES
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "MODEL_NAMES",
     "PROMPTS",
     "STAGES",
+    "TEMPERATURE",
     "VERIFIER_NAME",
     "Difficulty",
     "checkpoint_path",

@@ -17,7 +17,7 @@ from statistics import fmean
 
 from env.embedded.checkpoints import MODEL_NAMES, checkpoint_path
 from env.embedded.ledger import ledger_examples
-from env.embedded.prompts import parse_ids, parse_ledger, parse_number, read_prompt, retrieve_prompt
+from env.embedded.prompts import TEMPERATURE, parse_ids, parse_ledger, parse_number, read_prompt, retrieve_prompt
 from env.embedded.sampling import Sampler
 from env.embedded.vocabulary import STAGES, encode, prompt_text
 from env.tasks.example import Example
@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split", default="search")
     parser.add_argument("--examples", type=int, default=300)
     parser.add_argument("--samples", type=int, default=64, help="draws a prompt, for stages")
-    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--temperature", type=float, default=TEMPERATURE)
     parser.add_argument("--difficulty", default="mixed")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

@@ -18,6 +18,10 @@ PROMPTS: Mapping[str, str] = MappingProxyType(
 ``retrieve`` is the list of sentence numbers of the first stage, ``read`` the text of the second.
 """
 
+TEMPERATURE = 1.5
+"""Temperature at which to sample every stage. At 1.0 the larger models are nearly sure of themselves: more samples then
+gain little."""
+
 _ID = re.compile(r"#(\d+)")
 _LEDGER = re.compile(r"\d \d(?: [+-](?: \d \*)? \d \d)*")
 _NUMBER = re.compile(r"= (\d) (\d)$")

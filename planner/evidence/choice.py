@@ -14,6 +14,10 @@ WORTHWHILE = 0.95
 """A cheaper allocation is only preferred to the best where it costs at most this share of it: for a saving lost in the
 rounding nobody gives up what may be a real difference."""
 
+NEGLIGIBLE = 0.005
+"""Score a cheaper allocation may at most lie below the best in the search. With few examples one standard error can be
+several hundredths, which is more than anybody means by "as good"."""
+
 MIN_SHARE = 0.9
 """A trial with fewer of its examples scored than this cannot become the plan."""
 
@@ -68,7 +72,8 @@ def compare(left: Contender, right: Contender) -> Interval | None:
 def choose(contenders: Sequence[Contender]) -> Choice:
     """Pick the best and the cheapest within one standard error of it, where that saves something worthwhile.
 
-    The error is that of the paired difference over shared examples, which is what "as good as" means for two
+    "Within" is one standard error, and never more than `NEGLIGIBLE`. The error is that of the paired difference over
+    shared examples, which is what "as good as" means for two
     allocations on one data set (the one-standard-error rule of Breiman et al. 1984, made paired).
 
     Raises:
@@ -93,7 +98,7 @@ def _within_one_error(best: Contender, other: Contender) -> bool:
     differences = [best.scores[i] - other.scores[i] for i in shared]
     mean = sum(differences) / len(differences)
     variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
-    return mean <= math.sqrt(variance / len(differences))
+    return mean <= min(NEGLIGIBLE, math.sqrt(variance / len(differences)))
 
 
 def pareto(contenders: Sequence[Contender]) -> list[Contender]:

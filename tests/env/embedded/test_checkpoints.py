@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, LlamaForSequenceClassification
 
-from env.embedded import MODEL_NAMES, VERIFIER_NAME, checkpoint_path, ledger_examples, parse_number
+from env.embedded import MODEL_NAMES, TEMPERATURE, VERIFIER_NAME, checkpoint_path, ledger_examples, parse_number
 from env.embedded.curves import PARSERS, stage_inputs, vote
 from env.embedded.ledger import worked_solution
 from env.embedded.sampling import Sampled, Sampler
@@ -18,7 +18,7 @@ from env.embedded.verifier import score_answers
 from env.embedded.vocabulary import TOKEN_IDS, WORDS, prompt_text
 from env.errors import CheckpointError
 
-STATED_PARAMETERS = {"xs": 31040, "s": 115328, "m": 345216, "l": 820992, "verifier": 115392}
+STATED_PARAMETERS = {"xs": 31040, "s": 115328, "m": 345216, "l": 820992, "verifier": 0}
 STATED_MEGABYTES = 12
 SOME = 40
 
@@ -104,7 +104,7 @@ def test_the_sampler_agrees_with_transformers() -> None:
 def test_the_verifier_tells_right_from_wrong_better_than_chance() -> None:
     model = LlamaForSequenceClassification.from_pretrained(checkpoint_path(VERIFIER_NAME))
     users = [str(example.stage_gold["read"]) for example in ledger_examples("test", SOME)]
-    drawn = Sampler(checkpoint_path("s"), seed=0).sample("solve", users, 8)
+    drawn = Sampler(checkpoint_path("s"), seed=0).sample("solve", users, 8, TEMPERATURE)
     ordered = pairs = 0.0
     for user, row in zip(users, drawn, strict=True):
         answers = sorted({one.text for one in row})
@@ -118,13 +118,24 @@ def test_the_verifier_tells_right_from_wrong_better_than_chance() -> None:
 
 
 def test_votes_recover_what_one_draw_loses() -> None:
-    drawn, gold = _draw("s", "solve", 16, 1.0)
+    drawn, gold = _draw("s", "solve", 16, TEMPERATURE)
     answers = [[parse_number(one.text) for one in row] for row in drawn]
     once = sum(answer == wanted for row, wanted in zip(answers, gold, strict=True) for answer in row) / (16 * SOME)
     voted = sum(vote(row) == wanted for row, wanted in zip(answers, gold, strict=True)) / SOME
-    assert voted > once
+    assert voted > once + 0.1
 
 
-@pytest.mark.parametrize(("model", "stage", "least"), [])
+@pytest.mark.parametrize(
+    ("model", "stage", "least"),
+    [
+        ("l", "retrieve", 0.85),
+        ("l", "read", 0.9),
+        ("l", "solve", 0.95),
+        ("m", "retrieve", 0.7),
+        ("m", "read", 0.9),
+        ("s", "solve", 0.9),
+        ("xs", "solve", 0.5),
+    ],
+)
 def test_models_reach_the_stated_accuracy(model: str, stage: str, least: float) -> None:
     assert _greedy_accuracy(model, stage) >= least

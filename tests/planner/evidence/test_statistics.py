@@ -65,9 +65,9 @@ def test_perfect_scores_do_not_claim_certainty() -> None:
 
 
 def test_the_cheapest_within_one_paired_error_is_chosen() -> None:
-    best = contender(1, [1.0] * 50 + [0.0] * 10, cost=10.0)
-    close = contender(2, [1.0] * 49 + [0.0] * 11, cost=5.0)  # one example apart: within one error
-    far = contender(3, [1.0] * 40 + [0.0] * 20, cost=1.0)
+    best = contender(1, [1.0] * 500 + [0.0] * 100, cost=10.0)
+    close = contender(2, [1.0] * 499 + [0.0] * 101, cost=5.0)  # one example apart: within one error
+    far = contender(3, [1.0] * 400 + [0.0] * 200, cost=1.0)
     choice = choose([far, close, best])
     assert choice.best is best
     assert choice.chosen is close
@@ -106,3 +106,13 @@ def test_trials_are_compared_on_the_examples_both_have() -> None:
     assert difference is not None
     assert difference.estimate == 1.0
     assert difference.examples == 1
+
+
+def test_a_saving_lost_in_the_rounding_and_a_difference_that_is_not_negligible_are_refused() -> None:
+    best = contender(1, [1.0] * 50 + [0.0] * 10, cost=10.0)
+    hardly_cheaper = contender(2, [1.0] * 50 + [0.0] * 10, cost=9.9)
+    assert choose([best, hardly_cheaper]).chosen is hardly_cheaper  # as good, and cheaper: that is the best itself
+    nearly = contender(3, [1.0] * 49 + [0.0] * 11, cost=9.9)
+    assert choose([best, nearly]).chosen is best
+    noisy = contender(4, [1.0, 0.0] * 27 + [0.0] * 4 + [1.0, 1.0], cost=1.0)
+    assert choose([best, noisy]).chosen is best
