@@ -31,7 +31,7 @@ SIZES = {
     "m": Size(hidden=96, layers=3, inner=256),
     "l": Size(hidden=128, layers=4, inner=352),
 }
-VERIFIER_SIZE = Size(hidden=64, layers=4, inner=192)
+VERIFIER_SIZE = Size(hidden=64, layers=2, inner=192)
 
 
 def llama_config(size: Size, **more: object) -> LlamaConfig:

@@ -27,7 +27,7 @@ from env.embedded.training import Optimizers, Recipe, save_checkpoint
 from env.embedded.vocabulary import EOS, PAD, TOKEN_IDS, encode, prompt_text
 
 VERIFIER_RECIPE = Recipe(
-    steps=1800, lessons={"retrieve": 16, "read": 24, "solve": 48}, matrix_rate=0.005, other_rate=0.003
+    steps=2400, lessons={"retrieve": 16, "read": 24, "solve": 64}, matrix_rate=0.01, other_rate=0.005
 )
 SOURCES = ("s", "l")
 """Models whose answers the verifier learns from; it starts as the first of them."""
@@ -141,16 +141,8 @@ def score_answers(model: LlamaForSequenceClassification, stage: str, user: str, 
 
 
 def _start_from_language_model(model: LlamaForSequenceClassification, folder: Path) -> None:
-    """Copy a shallower language model; the layers above it start as the identity.
-
-    The copied layers know which token should come next. One layer more can see whether it came, and another can gather
-    that from the whole answer.
-    """
     from transformers import LlamaForCausalLM
 
     trained = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.model.load_state_dict(trained.model.state_dict(), strict=False)
-    for layer in model.model.layers[trained.config.num_hidden_layers :]:
-        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
-        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    model.model.load_state_dict(trained.model.state_dict())
     torch.nn.init.zeros_(model.score.weight)

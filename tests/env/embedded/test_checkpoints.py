@@ -18,7 +18,7 @@ from env.embedded.verifier import score_answers
 from env.embedded.vocabulary import TOKEN_IDS, WORDS, prompt_text
 from env.errors import CheckpointError
 
-STATED_PARAMETERS = {"xs": 31040, "s": 115328, "m": 345216, "l": 820992, "verifier": 0}
+STATED_PARAMETERS = {"xs": 31040, "s": 115328, "m": 345216, "l": 820992, "verifier": 115392}
 STATED_MEGABYTES = 12
 SOME = 40
 
