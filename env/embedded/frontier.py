@@ -16,7 +16,7 @@ from env.tasks.example import Example
 
 EARLY_SAMPLES = (1, 2, 4, 8)
 SOLVE_SAMPLES = (1, 2, 4, 8, 16)
-BUDGETS = (5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480)
+BUDGETS = (15, 30, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1920)
 """MFLOPs a query."""
 
 Choice = tuple[str, str, int]
