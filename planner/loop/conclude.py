@@ -88,8 +88,9 @@ async def _test(
     context: StudyContext, labelled: dict[Allocation, str]
 ) -> dict[Allocation, tuple[TrialRecord, tuple[ExampleEvidence, ...]]]:
     known = context.archive.trials.by_allocation(context.study_id, "test")
-    waiting = [(TEST_TRIALS + i, a) for i, a in enumerate(labelled) if a not in known]
-    if waiting:
+    waiting = [(TEST_TRIALS + i, a) for i, a in enumerate(labelled)]
+    # All or none, for the same reason as in a round of the search: a draw is counted once, for the first that asked.
+    if any(a not in known for _, a in waiting):
         results = await context.environment.run_batch(
             [a for _, a in waiting],
             context.splits.test,
