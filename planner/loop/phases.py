@@ -41,8 +41,8 @@ class Phases:
         context.enter("execute", round_)
         done = {t.trial_no for t in context.trials()}
         numbered = [(i, p.allocation) for i, p in enumerate(context.accepted(), 1) if p.round == round_]
-        # All of the round or none: a draw belongs to the first allocation of the batch that asked for it, so a batch cut
-        # off while its trials were being recorded must be counted again as a whole.
+        # All of the round or none: a draw belongs to the first allocation of the batch that asked for it, so a batch
+        # cut off while its trials were being recorded must be counted again as a whole.
         unfinished = any(i not in done for i, _ in numbered)
         waiting = [(i, a) for i, a in numbered if a is not None and unfinished]
         affordable = self._reserve(round_, waiting)
