@@ -13,7 +13,7 @@ from planner.history import History, RefusedView
 from planner.proposers._base import Proposal, Reflection, Suggestions
 from planner.proposers.guidelines import insight_guidelines
 from planner.proposers.initial import initial_trials
-from planner.proposers.surrogate import Array, Observation, Surrogate, observations
+from planner.proposers.surrogate import Array, Observation, Surrogate, from_log, observations, to_log
 from planner.space import MAX_ENUMERATED, SearchSpace
 
 MAX_CANDIDATES = 20_000
@@ -23,9 +23,9 @@ FANTASY_NOISE = 0.02
 
 
 class InsightProposer:
-    """Initial trials by insight 1, then expected improvement over a surrogate built from trials and k-curves.
+    """Initial trials by insight 1, then expected relative improvement over a surrogate of trials and k-curves.
 
-    The surrogate carries the insights as structure: own effects of each stage's model (1), saturation in k (2),
+    The surrogate carries the insights as structure: what each stage's model is worth (1), gains that saturate in k (2),
     interaction between stages under one budget (3). A batch is filled one by one, each choice taken for granted at its
     predicted score before the next ("kriging believer", Ginsbourger et al. 2010), so that it spreads.
     """
@@ -74,7 +74,7 @@ class InsightProposer:
 
     def _batch(self, history: History, candidates: list[Allocation], count: int) -> list[Proposal]:
         data = observations(history.trials)
-        best = max(t.score for t in history.trials)
+        best = float(to_log(max(t.score for t in history.trials)))
         costs = np.array([self._space.total(a) for a in candidates]) / self._space.limit
         proposals: list[Proposal] = []
         open_ = np.ones(len(candidates), dtype=bool)
@@ -86,14 +86,14 @@ class InsightProposer:
             value = np.where(open_, gain - 1e-6 * costs, -np.inf)
             pick = int(np.argmax(value))
             open_[pick] = False
-            allocation, expected = candidates[pick], float(mean[pick])
+            allocation, expected = candidates[pick], float(from_log(mean[pick]))
             proposals.append(
                 Proposal(
                     allocation, "insight", self._reason(history, allocation, expected, float(gain[pick])), expected
                 )
             )
             data = [*data, Observation(allocation, expected, FANTASY_NOISE)]
-            best = max(best, expected)
+            best = max(best, float(mean[pick]))
         return proposals
 
     def _reason(self, history: History, allocation: Allocation, expected: float, gain: float) -> str:
@@ -105,7 +105,7 @@ class InsightProposer:
             for stage in allocation.stages
             if allocation[stage] != best.allocation[stage]
         ]
-        return f"from the best so far: {'; '.join(changes)}; expected {expected:.3f}, expected gain {gain:.4f}"
+        return f"from the best so far: {'; '.join(changes)}; expected {expected:.3f}, expected gain {100 * gain:.1f}%"
 
 
 def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:

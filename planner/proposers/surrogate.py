@@ -1,9 +1,14 @@
-"""A Gaussian process over allocations: what a setting not yet tried is expected to score, and how sure that is."""
+"""A Gaussian process over allocations: what a setting not yet tried is expected to score, and how sure that is.
+
+Stages multiply: an answer is right where every stage was, so a weak stage scales what the others can do. On the
+logarithm of the score that product is a sum, which a few trials a stage are enough to learn.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,14 +19,26 @@ from planner.history import TrialView
 
 Array = NDArray[np.float64]
 
-LENGTH = 0.22
-"""Length scale in 1 / sqrt(k): k = 1 to 2 is 0.29, 16 to 32 is 0.07, so curves are stiff where they are flat."""
+OFFSET = 0.05
+"""Added to a score before its logarithm is taken: scores near 0 differ by noise, which must not be magnified."""
 
-SAME_MODEL = 0.45
-"""Correlation kept between two models of one stage (and between two strategies) at the same number of samples."""
+MODEL_SPREAD = (0.5, 1.2)
+"""Standard deviations tried for what a stage's model is worth, in log-score; chosen by evidence, like the next two."""
 
-MIXES = (0.2, 0.5, 0.8)
-"""Shares of variance that stages explain together (interaction) rather than one by one; chosen by evidence."""
+GAIN_SPREAD = (0.2, 0.5)
+"""For what many samples gain over one."""
+
+JOINT_SPREAD = (0.05, 0.25)
+"""For what settings of several stages do together beyond their product."""
+
+EXPECTED_GAIN = 0.15
+"""Prior mean of what unlimited samples gain over one at a stage, in log-score: samples are more likely to help."""
+
+SAME_MODEL, SAME_GAIN, SAME_STRATEGY = 0.3, 0.5, 0.7
+"""Correlation kept between different models' worth, different models' gains, and different strategies' gains."""
+
+BEND = 0.35
+"""Length scale in 1 / sqrt(k) of the bends of a gain curve: k = 1 to 2 is 0.29, 16 to 32 is 0.07."""
 
 TRIAL_NOISE = 0.006
 """Noise of a trial's mean score against other trials on the same examples (shared examples, mostly shared draws)."""
@@ -30,6 +47,9 @@ CURVE_NOISE = 0.015
 """Noise of a point read off a k-curve at full coverage."""
 
 LEAST_COVERAGE = 0.8
+
+VAGUE = 100.0
+"""Prior variance of the overall level, in squared log-score: nothing is assumed of it."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +80,25 @@ def observations(trials: Sequence[TrialView]) -> list[Observation]:
     return list(seen.values())
 
 
-class Surrogate:
-    """Gaussian process on scores with a kernel made for stages.
+def to_log(score: Array | float) -> Array:
+    """``log(score + OFFSET)``, the scale on which stages add up."""
+    return np.asarray(np.log(np.asarray(score) + OFFSET))
 
-    Per stage, two settings correlate by model and strategy (kept share `SAME_MODEL` where they differ) times a squared
-    exponential in 1 / sqrt(k), so that more samples saturate (insight 2). Over stages the kernel is a mixture of their
-    mean (each stage has its own best model, insight 1) and their product (stages interact, insight 3); the share of the
-    product is picked by marginal likelihood (Rasmussen and Williams 2006, eq. 2.30).
+
+def from_log(value: Array | float) -> Array:
+    """The score behind a value of `to_log`, within 0 and 1."""
+    return np.asarray(np.clip(np.exp(np.asarray(value)) - OFFSET, 0.0, 1.0))
+
+
+class Surrogate:
+    """Gaussian process on log-scores (`to_log`) with a kernel made for stages.
+
+    The log-score is a level, plus for each stage what its model is worth with one sample (insight 1), plus what more
+    samples gain, plus what the stages' settings do together (insight 3). The gain is a random function of
+    ``x = 1 / sqrt(k)`` that is 0 at k = 1 and saturates (insight 2): its kernel is ``(1 - x)(1 - x')`` times one half
+    plus half a squared exponential. What one model or strategy gains says something about what another would
+    (`SAME_GAIN`, `SAME_STRATEGY`). The three spreads are picked by marginal likelihood, the level integrated out
+    (Rasmussen and Williams 2006, eq. 2.30 and 2.45).
     """
 
     def __init__(self, data: Sequence[Observation]) -> None:
@@ -75,29 +107,30 @@ class Surrogate:
         self._codes: dict[tuple[str, str, str], int] = {}
         self._x = self._encode([o.allocation for o in data])
         scores = np.array([o.score for o in data])
-        self._mean = float(scores.mean())
-        self._scale = float(max(scores.std(), 0.02))
-        self._y = (scores - self._mean) / self._scale
-        noise = np.array([o.noise for o in data]) / self._scale
-        best: tuple[float, float, Any, Any] | None = None
-        for mix in MIXES:
-            gram = self._kernel(self._x, self._x, mix) + np.diag(noise**2 + 1e-8)
-            root = np.linalg.cholesky(gram)
-            weights = np.linalg.solve(root.T, np.linalg.solve(root, self._y))
-            evidence = float(-0.5 * self._y @ weights - np.log(np.diag(root)).sum())
+        values = to_log(scores) - _expected_gain(self._x)
+        # The noise of log(score + OFFSET) is that of the score over (score + OFFSET), to first order.
+        noise = np.array([o.noise for o in data]) / (scores + OFFSET)
+        parts = _kernels(self._x, self._x)
+        best: tuple[float, Any, Any, float, Any] | None = None
+        for spreads in product(MODEL_SPREAD, GAIN_SPREAD, JOINT_SPREAD):
+            root = np.linalg.cholesky(_weighted(parts, spreads) + np.diag(noise**2 + 1e-6))
+            white = np.linalg.solve(root, np.stack([np.ones_like(values), values], axis=1))
+            level = float(white[:, 0] @ white[:, 1] / (white[:, 0] @ white[:, 0] + 1 / VAGUE))
+            rest = white[:, 1] - level * white[:, 0]
+            evidence = float(-0.5 * rest @ rest - np.log(np.diag(root)).sum())
             if best is None or evidence > best[0]:
-                best = (evidence, mix, root, weights)
+                best = (evidence, spreads, root, level, np.linalg.solve(root.T, rest))
         assert best is not None
-        _, self._mix, self._root, self._weights = best
+        _, self._spreads, self._root, self._level, self._weights = best
 
     def predict(self, allocations: Sequence[Allocation]) -> tuple[Array, Array]:
-        """Posterior mean and standard deviation of the score of each allocation, shape (n,) each."""
+        """Posterior mean and standard deviation of each allocation's log-score (`to_log`), shape (n,) each."""
         x = self._encode(allocations)
-        cross = self._kernel(x, self._x, self._mix)
-        mean = cross @ self._weights
+        cross = _weighted(_kernels(x, self._x), self._spreads)
+        mean = self._level + _expected_gain(x) + cross @ self._weights
         solved = np.linalg.solve(self._root, cross.T)
-        variance = np.clip(1.0 - (solved**2).sum(axis=0), 1e-10, None)
-        return np.asarray(self._mean + self._scale * mean), np.asarray(self._scale * np.sqrt(variance))
+        variance = np.clip(_variances(x, self._spreads) - (solved**2).sum(axis=0), 1e-10, None)
+        return np.asarray(mean), np.asarray(np.sqrt(variance))
 
     def _encode(self, allocations: Sequence[Allocation]) -> Array:
         """Shape (n, stages, 3): model code, strategy code, 1 / sqrt(k)."""
@@ -113,17 +146,36 @@ class Surrogate:
             rows.append(row)
         return np.array(rows, dtype=np.float64)
 
-    @staticmethod
-    def _kernel(left: Array, right: Array, mix: float) -> Array:
-        total = np.zeros((len(left), len(right)))
-        product = np.ones_like(total)
-        stages = left.shape[1]
-        for stage in range(stages):
-            a, b = left[:, stage], right[:, stage]
-            same = np.where(a[:, None, 0] == b[None, :, 0], 1.0, SAME_MODEL)
-            same *= np.where(a[:, None, 1] == b[None, :, 1], 1.0, SAME_MODEL)
-            distance = (a[:, None, 2] - b[None, :, 2]) / LENGTH
-            one = same * np.exp(-0.5 * distance**2)
-            total += one
-            product *= one
-        return np.asarray((1 - mix) * total / stages + mix * product)
+
+Spreads = tuple[float, float, float]
+"""Of a model's worth, of the gain from samples, and of what stages do together."""
+
+
+def _expected_gain(x: Array) -> Array:
+    return np.asarray(EXPECTED_GAIN * (1 - x[:, :, 2]).sum(axis=1))
+
+
+def _kernels(left: Array, right: Array) -> tuple[Array, Array, Array]:
+    """Unscaled kernels of worth, gain and joint effect, shape (n, m) each."""
+    worth = np.zeros((len(left), len(right)))
+    gain, joint = np.zeros_like(worth), np.ones_like(worth)
+    for stage in range(left.shape[1]):
+        a, b = left[:, stage], right[:, stage]
+        model = a[:, None, 0] == b[None, :, 0]
+        strategy = a[:, None, 1] == b[None, :, 1]
+        close = np.exp(-0.5 * ((a[:, None, 2] - b[None, :, 2]) / BEND) ** 2)
+        worth += np.where(model, 1.0, SAME_MODEL)
+        alike = np.where(model, 1.0, SAME_GAIN) * np.where(strategy, 1.0, SAME_STRATEGY)
+        gain += alike * np.outer(1 - a[:, 2], 1 - b[:, 2]) * 0.5 * (1 + close)
+        joint *= np.where(model, 1.0, SAME_GAIN) * np.where(strategy, 1.0, SAME_STRATEGY) * close
+    return worth, gain, joint
+
+
+def _weighted(parts: tuple[Array, Array, Array], spreads: Spreads) -> Array:
+    return np.asarray(sum(spread**2 * part for spread, part in zip(spreads, parts, strict=True)))
+
+
+def _variances(x: Array, spreads: Spreads) -> Array:
+    """Prior variance of each allocation: the diagonal of `_kernels`."""
+    worth, gain, joint = spreads
+    return np.asarray(worth**2 * x.shape[1] + gain**2 * ((1 - x[:, :, 2]) ** 2).sum(axis=1) + joint**2)

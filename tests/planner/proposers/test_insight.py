@@ -11,7 +11,7 @@ from planner.proposers import InsightProposer, RandomProposer
 from planner.proposers.guidelines import insight_guidelines, plateau_of
 from planner.proposers.initial import initial_trials
 from planner.proposers.insight import expected_improvement
-from planner.proposers.surrogate import Observation, Surrogate, observations
+from planner.proposers.surrogate import Observation, Surrogate, from_log, observations, to_log
 from planner.space import SearchSpace
 from tests.simulated import simulated_spec
 
@@ -52,9 +52,14 @@ def test_the_surrogate_reproduces_what_it_saw_and_is_surer_there() -> None:
     data = [Observation(p.allocation, truth(p.allocation), 0.001) for p in initial_trials(SPACE) if p.allocation]
     surrogate = Surrogate(data)
     mean, deviation = surrogate.predict([o.allocation for o in data])
-    assert np.abs(mean - [o.score for o in data]).max() < 0.02
+    assert np.abs(from_log(mean) - [o.score for o in data]).max() < 0.02
     _, unsure = surrogate.predict([allocation(2, 4, 8)])
     assert unsure[0] > deviation.max()
+
+
+@given(st.floats(0, 1))
+def test_the_scale_on_which_stages_add_up_can_be_undone(score: float) -> None:
+    assert from_log(to_log(score)) == pytest.approx(score, abs=1e-12)
 
 
 def test_a_curve_tells_the_surrogate_about_smaller_k_without_a_trial() -> None:
