@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 
 from env.allocation import Allocation
 
+MISSING_SHARE = 0.4
+"""What an upstream outcome without downstream draws scores, as a share of what those with draws do: draws are held for
+the answers that allocations agree on, and the others are more often wrong. Measured on the demo's exhaustive table."""
+
 
 @dataclass(frozen=True)
 class CurveEstimate:
@@ -14,8 +18,20 @@ class CurveEstimate:
 
     samples: int
     score: float
+    """Over the outcomes whose downstream draws are held: too high where they are not all."""
+
     coverage: float
     """Probability mass of upstream outcomes whose downstream draws are held; below 1 the score rests on part of it."""
+
+    @property
+    def missing(self) -> float:
+        """Share of the probability that the score says nothing about."""
+        return max(0.0, 1.0 - self.coverage)
+
+    @property
+    def expected(self) -> float:
+        """The score with the missing outcomes counted at `MISSING_SHARE` of the others."""
+        return self.score * (1.0 - self.missing * (1.0 - MISSING_SHARE))
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,9 @@ def _plateaus(space: SearchSpace, history: History, best: TrialView) -> Iterable
 
 
 def plateau_of(points: list[CurveEstimate]) -> int:
-    """Fewest samples whose score is within `PLATEAU` of the best at any k."""
-    top = max(p.score for p in points)
-    return next(p.samples for p in points if p.score >= top - PLATEAU)
+    """Fewest samples whose expected score is within `PLATEAU` of the best at any k."""
+    top = max(p.expected for p in points)
+    return next(p.samples for p in points if p.expected >= top - PLATEAU)
 
 
 def _budget_shifts(space: SearchSpace, history: History, best: TrialView) -> Iterable[Guideline]:

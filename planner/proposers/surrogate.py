@@ -40,11 +40,14 @@ SAME_MODEL, SAME_GAIN, SAME_STRATEGY = 0.3, 0.5, 0.7
 BEND = 0.35
 """Length scale in 1 / sqrt(k) of the bends of a gain curve: k = 1 to 2 is 0.29, 16 to 32 is 0.07."""
 
-TRIAL_NOISE = 0.006
-"""Noise of a trial's mean score against other trials on the same examples (shared examples, mostly shared draws)."""
+SHARED_NOISE = 0.5
+"""Noise of a trial's score against other trials on the same examples, as a share of its standard error: the examples
+are shared, what the stages happened to draw for them is not."""
 
-CURVE_NOISE = 0.015
-"""Noise of a point read off a k-curve at full coverage."""
+LEAST_NOISE = 0.003
+
+MISSING_NOISE = 0.3
+"""Standard deviation of what an outcome without downstream draws scores, as a share of what the others do."""
 
 LEAST_COVERAGE = 0.8
 
@@ -65,19 +68,22 @@ def observations(trials: Sequence[TrialView]) -> list[Observation]:
     """Trials and the points of their k-curves that rest on enough coverage; one each, the least noisy kept."""
     seen: dict[Allocation, Observation] = {}
     for trial in trials:
-        seen[trial.allocation] = Observation(trial.allocation, trial.score, TRIAL_NOISE)
+        seen[trial.allocation] = Observation(trial.allocation, trial.score, _noise(trial))
     for trial in trials:
         for stage, points in trial.curves.items():
             for point in points:
                 if point.coverage < LEAST_COVERAGE:
                     continue
                 old = trial.allocation[stage]
-                strategy = old.strategy
-                allocation = trial.allocation.replace(stage, StageSetting(old.model, strategy, point.samples))
-                noise = CURVE_NOISE / point.coverage + 0.1 * (1 - point.coverage)
+                allocation = trial.allocation.replace(stage, StageSetting(old.model, old.strategy, point.samples))
+                noise = float(np.hypot(_noise(trial), MISSING_NOISE * point.score * point.missing))
                 if allocation not in seen or seen[allocation].noise > noise:
-                    seen[allocation] = Observation(allocation, point.score, noise)
+                    seen[allocation] = Observation(allocation, point.expected, noise)
     return list(seen.values())
+
+
+def _noise(trial: TrialView) -> float:
+    return max(LEAST_NOISE, SHARED_NOISE * trial.standard_error)
 
 
 def to_log(score: Array | float) -> Array:
