@@ -50,6 +50,16 @@ class Place:
     tenant: str
 
 
+@dataclass(frozen=True)
+class Sent:
+    """One request as it is sent."""
+
+    path: str
+    """Below the base URL, or a whole URL."""
+
+    body: Body
+
+
 class Calls:
     """Calls from one event loop."""
 
@@ -86,11 +96,13 @@ class Calls:
             estimate = self._dialect.missing_usage == "estimate"
             return read_draws(body, Asked(messages, sampling, first, n, estimate, cut))
 
-        return await self._ask(
-            lambda: draw_path(self._dialect),
-            lambda: draw_body(self._dialect, self._habits, self._place.model, messages, sampling, seed, n),
-            read,
-        )
+        def build() -> Sent:
+            if n > 1 and self._habits.single:
+                raise NotServedError("the server gives one choice a request")
+            body = draw_body(self._dialect, self._habits, self._place.model, messages, sampling, seed, n)
+            return Sent(draw_path(self._dialect), body)
+
+        return await self._ask(build, read)
 
     async def score(self, request: ScoreRequest) -> Draw:
         """Ask a verifier.
@@ -99,11 +111,13 @@ class Calls:
             BackendError: it failed for good, or its numbers cannot be read as a score.
         """
         tokens = sum(estimated_tokens(message.content) for message in request.messages)
-        return await self._ask(
-            self._score_path,
-            lambda: score_body(self._dialect, self._habits, self._place.model, request.messages, request.partial),
-            lambda body: read_score(body, self._dialect, tokens),
-        )
+
+        def build() -> Sent:
+            body = score_body(self._dialect, self._habits, self._place.model, request.messages, request.partial)
+            root = "" if self._habits.below_v1 else self._place.root
+            return Sent(f"{root}/{self._dialect.api}", body)
+
+        return await self._ask(build, lambda body: read_score(body, self._dialect, tokens))
 
     async def require_continuation(self, request: DrawRequest) -> None:
         """Make sure that the server continues a partial answer.
@@ -131,13 +145,14 @@ class Calls:
         lengths = []
         for fields in (True, False):
 
-            def body(fields: bool = fields) -> Body:
+            def build(fields: bool = fields) -> Sent:
                 sampling = Sampling(temperature=request.sampling.temperature, max_tokens=1)
                 whole = draw_body(self._dialect, self._habits, self._place.model, request.messages, sampling, 0, 1)
-                return whole if fields else {k: v for k, v in whole.items() if k not in CONTINUE_FIELDS}
+                body = whole if fields else {k: v for k, v in whole.items() if k not in CONTINUE_FIELDS}
+                return Sent(draw_path(self._dialect), body)
 
             try:
-                lengths.append(await self._ask(lambda: draw_path(self._dialect), body, read_prompt_tokens))
+                lengths.append(await self._ask(build, read_prompt_tokens))
             except RefusedError:
                 if fields:
                     raise
@@ -150,24 +165,27 @@ class Calls:
             )
         return open_ < closed
 
-    def _score_path(self) -> str:
-        return f"/{self._dialect.api}" if self._habits.below_v1 else f"{self._place.root}/{self._dialect.api}"
-
-    async def _ask(self, path: Callable[[], str], build: Callable[[], Body], read: Callable[[bytes], Result]) -> Result:
+    async def _ask(self, build: Callable[[], Sent], read: Callable[[bytes], Result]) -> Result:
         """One answer, after as many attempts as it takes and is allowed."""
         from openai import APIConnectionError, APIError, APIStatusError
 
         attempts = 0
         while True:
             wait: float | None = None
-            body = build()
+            sent = Sent("", {})
+
+            def built() -> Sent:
+                nonlocal sent
+                sent = build()
+                return sent
+
             try:
-                return await self._attempt(path(), body, read, retry=attempts > 0)
+                return await self._attempt(built, read, retry=attempts > 0)
             except APIStatusError as error:
                 reason = f"HTTP {error.status_code}: {error.message}"
-                if self._learnt(error, body):
+                if self._learnt(error, sent):
                     continue
-                if error.status_code in (400, 422) and body.get("n", 1) > 1:
+                if error.status_code in (400, 422) and sent.body.get("n", 1) > 1:
                     raise NotServedError(reason) from None
                 if error.status_code not in _RETRIED and error.status_code < 500:
                     raise RefusedError(reason) from None
@@ -188,14 +206,15 @@ class Calls:
             pause = self._pause(attempts)
             await asyncio.sleep(pause if wait is None else wait + 0.1 * pause)
 
-    async def _attempt(self, path: str, body: Body, read: Callable[[bytes], Result], retry: bool) -> Result:
+    async def _attempt(self, build: Callable[[], Sent], read: Callable[[bytes], Result], retry: bool) -> Result:
+        """One request. It is built when its turn has come, by what earlier ones taught about the server."""
         async with self._slots:
             ticket = await self._gate.enter(self._place.tenant, retry)
             verdict, reason = Verdict.ABANDONED, ""
             try:
-                begin = time.monotonic()
+                sent, begin = build(), time.monotonic()
                 async with asyncio.timeout(self._limits.timeout_s):
-                    content = await self._post(path, body)
+                    content = await self._post(sent)
                 late = time.monotonic() - begin > _LATE * self._limits.timeout_s
                 verdict = Verdict.BUSY if late else Verdict.SERVED
                 return read(content)
@@ -205,11 +224,11 @@ class Calls:
             finally:
                 self._gate.leave(ticket, verdict, reason)
 
-    async def _post(self, path: str, body: Body) -> bytes:
+    async def _post(self, sent: Sent) -> bytes:
         import httpx2
 
         # The client's own post: its typed methods spend longer on a request than its whole transport does.
-        reply = await self.client.post(path, cast_to=httpx2.Response, body=body)
+        reply = await self.client.post(sent.path, cast_to=httpx2.Response, body=sent.body)
         return reply.content
 
     def _judged(self, error: Exception, verdict: Verdict) -> tuple[Verdict, str]:
@@ -231,11 +250,12 @@ class Calls:
             return Verdict.BROKEN, str(error)
         return verdict, ""
 
-    def _learnt(self, error: APIStatusError, body: Body) -> bool:
-        if error.status_code == 404 and not self._dialect.draws and not self._habits.below_v1 and error.param is None:
+    def _learnt(self, error: APIStatusError, sent: Sent) -> bool:
+        beside_v1 = not self._dialect.draws and not sent.path.startswith("/")
+        if error.status_code == 404 and beside_v1 and error.param is None:
             self._habits.below_v1 = True
             return True
-        return self._habits.learn(error, body)
+        return self._habits.learn(error, sent.body)
 
     def _pause(self, attempts: int) -> float:
         longest = min(_LONGEST_WAIT_S, self._limits.backoff_s * 2.0 ** (attempts - 1))
