@@ -31,7 +31,7 @@ def simulated_spec(**changes: Any) -> StudySpec:
             "models": {
                 "small": {**model, "model": "small", "parameters": 1e9},
                 "large": {**model, "model": "large", "parameters": 8e9},
-                "judge": {**model, "model": "judge", "parameters": 1e8},
+                "judge": {**model, "model": "judge", "parameters": 1e8, "api": "classify"},
             },
             "stages": [
                 _stage("find", "{{ question }}", strategies=["vote"]),

@@ -28,9 +28,11 @@ class Sampling:
     top_p: float = 1.0
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
-    """Strings that end a generation; the text is cut before them."""
+    """Strings that end a generation; the text is cut before the one that comes first."""
 
     seed: int = 0
+    include_stop: bool = False
+    """Cut the text behind the stop string instead, so that a step keeps its delimiter. The same tokens are drawn."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,14 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """Ask one prompt for the draws with the given indices."""
+    """Ask one prompt for the draws with the given indices.
+
+    A conversation whose last message is the assistant's asks to *continue* that message, a partial answer: the prompt
+    ends inside it, with no end token and no new turn. A draw's text is only the new part, such that the partial answer
+    followed by the text reads as one answer (which may begin with the white space between them); its prompt tokens
+    include the partial answer's. Stop strings look at the new part only. Where a server cannot continue a message, the
+    request is `Failed`, with the reason: a fresh answer is never passed off as a continuation.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling
@@ -57,6 +66,9 @@ class ScoreRequest:
     """Ask a verifier how good the last (assistant) message is as a reply to the ones before it."""
 
     messages: tuple[Message, ...]
+    partial: bool = False
+    """The last message is an answer so far: judge it unclosed, without the end token that whole answers have. This is
+    what a process reward model is asked."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +103,17 @@ class Settled:
 
 @dataclass(frozen=True)
 class Failed:
-    """``requests[position]`` could not be answered; the reason is for people."""
+    """``requests[position]`` could not be answered, or not completely; the reason is for people."""
 
     position: int
     reason: str
+    draws: tuple[Draw, ...] = ()
+    """Draws that came before the rest failed; as good as settled ones."""
+
+
+def continues(messages: Sequence[Message]) -> bool:
+    """Whether a conversation asks to continue its last message; see `DrawRequest`."""
+    return bool(messages) and messages[-1].role == "assistant"
 
 
 @runtime_checkable

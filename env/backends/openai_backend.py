@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from env.backends._base import Draw, DrawRequest, Failed, ModelIdentity, ScoreRequest, Settled
-from env.backends.openai_call import ChatCalls, Habits, Limits, NotServedError
+from env.backends._base import Draw, DrawRequest, Failed, ModelIdentity, ScoreRequest, Settled, continues
+from env.backends.openai_call import Calls, Limits, NotServedError, Place
+from env.backends.openai_dialect import Dialect, Habits
 from env.errors import BackendError
+from env.traffic import ServerGate, gate_of
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 _ASKS = 4
 """How often a prompt is asked for draws that are still missing."""
@@ -19,18 +25,23 @@ _ASKS = 4
 _SEED_SPAN = 2**31 - 2**20
 """Seeds stay below 2**31, which every server takes, with room for the draw index."""
 
+_Outcome = Settled | Failed
+
 
 class OpenAIBackend:
-    """Serves one model of one server over chat completions.
+    """Serves one model of one server over chat completions, text completions, or vLLM's endpoints for verifiers.
 
     Draws: a run of consecutive indices is asked for in one request with ``n`` choices. Its seed is a hash of the prompt
     and the sampling parameters (the seed among them) plus the first index, so that different draws differ; servers that
     give choice ``j`` the seed ``seed + j`` (vLLM and the torch engine do) then make draw ``i`` the same draw however it
-    is asked. A server that refuses or ignores ``n`` is asked one draw at a time. Greedy draws are all the same one.
+    is asked. A server that refuses or ignores ``n`` is asked one draw at a time; one that refuses or ignores ``seed``
+    still gives independent draws, other ones each time. Greedy draws are all the same one.
 
     Tokens: every draw states the prompt tokens of its request. Output tokens are counted by the log-probabilities of a
     choice where served; else the reply's ``completion_tokens`` are split evenly, the remainder to the first choices.
     Log-probabilities are summed where served (vLLM's are at temperature 1), and None elsewhere.
+
+    Traffic: all backends of this process that use one server share its gate (`env.traffic`).
     """
 
     def __init__(
@@ -43,6 +54,8 @@ class OpenAIBackend:
         max_retries: int = 4,
         concurrency: int = 32,
         backoff_s: float = 0.5,
+        dialect: Dialect | None = None,
+        tenant: str = "",
     ) -> None:
         """Nothing is connected yet.
 
@@ -53,8 +66,10 @@ class OpenAIBackend:
             api_key: sent as a bearer token; never shown.
             timeout_s: limit of one attempt.
             max_retries: further attempts after 408, 409, 429, 5xx, connection errors, timeouts and malformed replies.
-            concurrency: requests in flight at once.
+            concurrency: requests in flight at once, at most; fewer while the server is overloaded.
             backoff_s: wait before the first retry, doubled each time.
+            dialect: how the server is asked; chat completions by default.
+            tenant: whose requests these are; tenants of one server are served in turn.
 
         Raises:
             BackendError: the URL is not http or https.
@@ -67,8 +82,11 @@ class OpenAIBackend:
         self._api_key = api_key
         self._limits = Limits(timeout_s, max_retries, backoff_s)
         self._concurrency = concurrency
+        self._dialect = dialect or Dialect()
+        self._tenant = tenant
         self._habits = Habits()
-        self._calls: ChatCalls | None = None
+        self._gate: ServerGate | None = None
+        self._calls: Calls | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -77,34 +95,35 @@ class OpenAIBackend:
 
     @property
     def identity(self) -> ModelIdentity:
-        """The model's name and the revision the user stated."""
-        return ModelIdentity(self._model, self._revision)
+        """The model's name and the revision the user stated, with what else decides its draws."""
+        return ModelIdentity(self._model, self._dialect.revision(self._revision))
 
     async def generate(self, requests: Sequence[DrawRequest]) -> AsyncIterator[Settled | Failed]:
         """See `Backend.generate`."""
         calls = self._open_calls()
-        tasks = [asyncio.create_task(self._outcome(calls, number, one)) for number, one in enumerate(requests)]
-        try:
-            for settled in asyncio.as_completed(tasks):
-                yield await settled
-        finally:
-            for task in tasks:
-                task.cancel()
+        if not self._dialect.draws:
+            raise BackendError(f"{self._model} is served as a verifier ({self._dialect.api}): ask it for scores")
+        async for outcome in _as_known(self._outcome(calls, number, one) for number, one in enumerate(requests)):
+            yield outcome
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Settled | Failed]:
-        """See `Backend.score`; not served over the OpenAI protocol.
+        """See `Backend.score`.
 
         Raises:
-            BackendError: always.
+            BackendError: the model is asked for text.
         """
-        raise BackendError(
-            f"{self._model}: verifiers are not served over the OpenAI protocol; use a local checkpoint as the verifier"
-        )
+        if self._dialect.draws:
+            raise BackendError(
+                f"{self._model} is no verifier: it is served for text (api: {self._dialect.api}); set api: classify "
+                "(or pooling) on a model that scores, or use a local checkpoint as the verifier"
+            )
+        calls = self._open_calls()
+        return _as_known(self._judgement(calls, number, one) for number, one in enumerate(requests))
 
     async def close(self) -> None:
         """Close the connections; later calls raise."""
         self._closed = True
-        calls, self._calls = self._calls, None
+        calls, self._calls, self._gate = self._calls, None, None
         if calls is not None:
             await calls.client.close()
 
@@ -113,53 +132,74 @@ class OpenAIBackend:
         parts = urlsplit(self._base_url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
-    def _open_calls(self) -> ChatCalls:
+    def _open_calls(self) -> Calls:
         """The connections of the running event loop."""
         if self._closed:
             raise BackendError(f"the backend of {self._model} is closed; open a new one")
         loop = asyncio.get_running_loop()
         if self._calls is None or self._loop is not loop:
-            from openai import AsyncOpenAI
-
-            client = AsyncOpenAI(
-                base_url=self._base_url,
-                api_key=self._api_key or "none",
-                timeout=2 * self._limits.timeout_s,  # only a second net: `ChatCalls` keeps the time itself
-                max_retries=0,
+            self._gate = gate_of(self._public_url, self._concurrency)
+            place = Place(self._model, self._base_url.rstrip("/").removesuffix("/v1"), self._tenant)
+            self._calls = Calls(
+                self._client(), self._gate, place, self._limits, self._concurrency, self._dialect, self._habits
             )
-            self._calls = ChatCalls(client, self._model, self._limits, self._concurrency, self._habits)
             self._loop = loop
         return self._calls
 
-    async def _outcome(self, calls: ChatCalls, position: int, request: DrawRequest) -> Settled | Failed:
-        try:
-            return Settled(position, await self._draws(calls, request))
-        except BackendError as error:
-            return Failed(position, self._without_secrets(f"{self._model} at {self._public_url}: {error}"))
-        except Exception as error:  # the contract: a failed call is an outcome, whatever went wrong
-            reason = f"{self._model} at {self._public_url}: {type(error).__name__}: {error}"
-            return Failed(position, self._without_secrets(reason))
+    def _client(self) -> AsyncOpenAI:
+        import httpx2
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    async def _draws(self, calls: ChatCalls, request: DrawRequest) -> tuple[Draw, ...]:
-        wanted = list(dict.fromkeys(request.indices))
-        greedy = request.sampling.temperature == 0
-        if greedy:
-            wanted = wanted[:1]
+        # A connection for each request in flight, kept for the next: opening one costs more than a small request.
+        limits = httpx2.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
+        net = 2 * self._limits.timeout_s  # only a second net: `Calls` keeps the time itself
+        return AsyncOpenAI(
+            base_url=self._base_url,
+            api_key=self._api_key or "none",
+            timeout=net,
+            max_retries=0,
+            http_client=DefaultAsyncHttpxClient(limits=limits, timeout=net),
+        )
+
+    async def _outcome(self, calls: Calls, position: int, request: DrawRequest) -> _Outcome:
         held: dict[int, Draw] = {}
+        try:
+            if continues(request.messages):
+                await calls.require_continuation(request)
+            await self._fill(calls, request, held)
+        except Exception as error:  # the contract: a failed call is an outcome, whatever went wrong
+            return Failed(position, self._reason(error), _in_order(request, held))
+        return Settled(position, _in_order(request, held))
+
+    async def _judgement(self, calls: Calls, position: int, request: ScoreRequest) -> _Outcome:
+        try:
+            return Settled(position, (await calls.score(request),))
+        except Exception as error:
+            return Failed(position, self._reason(error))
+
+    async def _fill(self, calls: Calls, request: DrawRequest, held: dict[int, Draw]) -> None:
+        """Ask until all wanted draws are held; what came before a failure stays held.
+
+        Raises:
+            BackendError: the first failure of a call, or draws that never came.
+        """
+        wanted = _wanted(request)
         for ask in range(_ASKS):
             missing = [index for index in wanted if index not in held]
             if not missing:
-                break
+                return
             runs = _runs(missing, single=self._habits.single or ask > 0)
-            for draws in await _gather([self._run(calls, request, first, count) for first, count in runs]):
-                held.update((draw.index, draw) for draw in draws)
+            found = await _gather([self._run(calls, request, first, count) for first, count in runs])
+            for draws in found:
+                if not isinstance(draws, BaseException):
+                    held.update((draw.index, draw) for draw in draws)
+            for failure in found:
+                if isinstance(failure, BaseException):
+                    raise failure
         if any(index not in held for index in wanted):
             raise BackendError(f"the server gave {len(held)} of {len(wanted)} draws, asked {_ASKS} times")
-        if greedy:
-            return tuple(replace(held[wanted[0]], index=index) for index in request.indices)
-        return tuple(held[index] for index in request.indices)
 
-    async def _run(self, calls: ChatCalls, request: DrawRequest, first: int, count: int) -> list[Draw]:
+    async def _run(self, calls: Calls, request: DrawRequest, first: int, count: int) -> list[Draw]:
         """Draws ``first`` to ``first + count - 1``, or as many as the server gives."""
         seed = _base_seed(request) + first
         try:
@@ -172,6 +212,10 @@ class OpenAIBackend:
             self._habits.single = True
         return draws
 
+    def _reason(self, error: Exception) -> str:
+        kind = "" if isinstance(error, BackendError) else f"{type(error).__name__}: "
+        return self._without_secrets(f"{self._model} at {self._public_url}: {kind}{error}")
+
     def _without_secrets(self, reason: str) -> str:
         secrets = [self._api_key, urlsplit(self._base_url).password]
         for secret in secrets:
@@ -180,14 +224,38 @@ class OpenAIBackend:
         return reason[:600]
 
 
-async def _gather(calls: Sequence[Coroutine[None, None, list[Draw]]]) -> list[list[Draw]]:
-    """All results; the first failure cancels the rest."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
+async def _as_known(outcomes: Iterable[Coroutine[None, None, _Outcome]]) -> AsyncIterator[_Outcome]:
+    """Run all at once and yield each outcome when it is known; leaving early cancels the rest."""
+    tasks = [asyncio.ensure_future(outcome) for outcome in outcomes]
     try:
-        return await asyncio.gather(*tasks)
+        for known in asyncio.as_completed(tasks):
+            yield await known
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def _gather(calls: Sequence[Coroutine[None, None, list[Draw]]]) -> Sequence[list[Draw] | BaseException]:
+    """Each call's result or failure."""
+    if len(calls) == 1:
+        try:
+            return [await calls[0]]
+        except Exception as error:
+            return [error]
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def _wanted(request: DrawRequest) -> list[int]:
+    """Draws to ask for: each once, and one for all where they are greedy."""
+    distinct = list(dict.fromkeys(request.indices))
+    return distinct[:1] if request.sampling.temperature == 0 else distinct
+
+
+def _in_order(request: DrawRequest, held: dict[int, Draw]) -> tuple[Draw, ...]:
+    """The draws held, in the order asked."""
+    if request.sampling.temperature == 0:
+        return tuple(replace(draw, index=index) for draw in held.values() for index in request.indices)
+    return tuple(held[index] for index in request.indices if index in held)
 
 
 def _runs(indices: Sequence[int], single: bool) -> list[tuple[int, int]]:

@@ -1,24 +1,30 @@
-"""One chat completion over HTTP: time limit, retries with backoff, and doing without what a server refuses."""
+"""Calls to one model of one server: time limit, the server's gate, retries, and doing without what it refuses."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
-from env.backends._base import Draw, Message, Sampling
-from env.backends.openai_reply import MalformedReplyError, read_draws
+from env.backends._base import Draw, DrawRequest, Message, Sampling, ScoreRequest
+from env.backends.openai_dialect import CONTINUE_FIELDS, Body, Dialect, Habits, draw_body, draw_path, score_body
+from env.backends.openai_reply import Asked, MalformedReplyError, estimated_tokens, read_draws, read_prompt_tokens
+from env.backends.openai_score import read_score
 from env.errors import BackendError
+from env.traffic import NotAdmittedError, ServerGate, Verdict
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
 _RETRIED = frozenset({408, 409, 429})
 _LONGEST_WAIT_S = 30.0
-_DISPENSABLE = ("logprobs", "seed")
-"""Fields that a server may refuse without the draws losing their meaning."""
+_LATE = 0.8
+"""Share of the time limit from which an answer counts as a sign of overload."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -33,37 +39,49 @@ class Limits:
     """Wait before the first retry; doubled each time, half of it at random."""
 
 
-@dataclass
-class Habits:
-    """What this server was found not to serve; learnt from its refusals and kept for later calls."""
+@dataclass(frozen=True)
+class Place:
+    """Where a model is, and whose calls these are."""
 
-    without: set[str] = field(default_factory=set)
-    limit_field: str = "max_tokens"
-    single: bool = False
-    """It refuses or ignores ``n``."""
+    model: str
+    root: str
+    """The server's URL without ``/v1``, below which vLLM serves verifiers."""
 
-    def learn(self, error: APIStatusError, sent: Mapping[str, Any]) -> bool:
-        """Whether a refusal of what was sent taught something that makes another attempt worth while."""
-        if error.status_code not in (400, 422):
-            return False
-        text = f"{error.param or ''} {error.message}"
-        if "max_tokens" in sent and "max_completion_tokens" in text:
-            self.limit_field = "max_completion_tokens"
-            return True
-        refused = [name for name in _DISPENSABLE if name in sent and name.rstrip("s") in text]
-        self.without.update(refused)
-        return bool(refused)
+    tenant: str
 
 
-class ChatCalls:
-    """Calls to one model of one server from one event loop."""
+@dataclass(frozen=True)
+class Sent:
+    """One request as it is sent."""
 
-    def __init__(self, client: AsyncOpenAI, model: str, limits: Limits, concurrency: int, habits: Habits) -> None:
+    path: str
+    """Below the base URL, or a whole URL."""
+
+    body: Body
+
+
+class Calls:
+    """Calls from one event loop."""
+
+    def __init__(
+        self,
+        client: AsyncOpenAI,
+        gate: ServerGate,
+        place: Place,
+        limits: Limits,
+        concurrency: int,
+        dialect: Dialect,
+        habits: Habits,
+    ) -> None:
         self.client = client
-        self._model = model
+        self._gate = gate
+        self._place = place
         self._limits = limits
         self._slots = asyncio.Semaphore(concurrency)
+        self._dialect = dialect
         self._habits = habits
+        self._finding_out = asyncio.Lock()
+        self._continues = dialect.continues
 
     async def draws(self, messages: Sequence[Message], sampling: Sampling, seed: int, first: int, n: int) -> list[Draw]:
         """Ask for ``n`` choices; they are draws ``first``, ``first + 1``, ... and may be fewer than asked.
@@ -72,22 +90,105 @@ class ChatCalls:
             BackendError: it failed for good; the message says how, and after how many attempts.
             NotServedError: the server refuses ``n``.
         """
+
+        def read(body: bytes) -> list[Draw]:
+            cut = bool(sampling.stop) and "stop" in self._habits.without
+            estimate = self._dialect.missing_usage == "estimate"
+            return read_draws(body, Asked(messages, sampling, first, n, estimate, cut))
+
+        def build() -> Sent:
+            if n > 1 and self._habits.single:
+                raise NotServedError("the server gives one choice a request")
+            body = draw_body(self._dialect, self._habits, self._place.model, messages, sampling, seed, n)
+            return Sent(draw_path(self._dialect), body)
+
+        return await self._ask(build, read)
+
+    async def score(self, request: ScoreRequest) -> Draw:
+        """Ask a verifier.
+
+        Raises:
+            BackendError: it failed for good, or its numbers cannot be read as a score.
+        """
+        tokens = sum(estimated_tokens(message.content) for message in request.messages)
+
+        def build() -> Sent:
+            body = score_body(self._dialect, self._habits, self._place.model, request.messages, request.partial)
+            root = "" if self._habits.below_v1 else self._place.root
+            return Sent(f"{root}/{self._dialect.api}", body)
+
+        return await self._ask(build, lambda body: read_score(body, self._dialect, tokens))
+
+    async def require_continuation(self, request: DrawRequest) -> None:
+        """Make sure that the server continues a partial answer.
+
+        Servers that do not know how to be told may ignore it and start a new turn. Two requests for one token each
+        tell: the prompt that ends inside the last message is shorter than the one with that message closed and a new
+        turn begun.
+
+        Raises:
+            BackendError: it does not, or cannot be asked now.
+        """
+        if self._dialect.api == "completions":
+            return
+        async with self._finding_out:
+            if self._continues is None:
+                self._continues = await self._shorter_when_continued(request)
+        if not self._continues:
+            raise BackendError(
+                "the server does not continue a partial answer: told to (continue_final_message), it reads the same "
+                "prompt as for a new turn; serve the model with vLLM or the torch engine, or set continues: true on "
+                "the model if it does so by itself"
+            )
+
+    async def _shorter_when_continued(self, request: DrawRequest) -> bool:
+        lengths = []
+        for fields in (True, False):
+
+            def build(fields: bool = fields) -> Sent:
+                sampling = Sampling(temperature=request.sampling.temperature, max_tokens=1)
+                whole = draw_body(self._dialect, self._habits, self._place.model, request.messages, sampling, 0, 1)
+                body = whole if fields else {k: v for k, v in whole.items() if k not in CONTINUE_FIELDS}
+                return Sent(draw_path(self._dialect), body)
+
+            try:
+                lengths.append(await self._ask(build, read_prompt_tokens))
+            except RefusedError:
+                if fields:
+                    raise
+                return True  # only the closed conversation is refused, so the two are not the same to the server
+        open_, closed = lengths
+        if open_ is None or closed is None:
+            raise BackendError(
+                "whether the server continues a partial answer cannot be told, since it does not count tokens (usage); "
+                "set continues: true or false on the model"
+            )
+        return open_ < closed
+
+    async def _ask(self, build: Callable[[], Sent], read: Callable[[bytes], Result]) -> Result:
+        """One answer, after as many attempts as it takes and is allowed."""
         from openai import APIConnectionError, APIError, APIStatusError
 
         attempts = 0
         while True:
             wait: float | None = None
-            body = self._body(messages, sampling, seed, n)
+            sent = Sent("", {})
+
+            def built() -> Sent:
+                nonlocal sent
+                sent = build()
+                return sent
+
             try:
-                return read_draws(await self._post(body), first, n)
+                return await self._attempt(built, read, retry=attempts > 0)
             except APIStatusError as error:
                 reason = f"HTTP {error.status_code}: {error.message}"
-                if self._habits.learn(error, body):
+                if self._learnt(error, sent):
                     continue
-                if error.status_code in (400, 422) and n > 1:
+                if error.status_code in (400, 422) and sent.body.get("n", 1) > 1:
                     raise NotServedError(reason) from None
                 if error.status_code not in _RETRIED and error.status_code < 500:
-                    raise BackendError(reason) from None
+                    raise RefusedError(reason) from None
                 wait = _retry_after(error)
             except TimeoutError:
                 reason = f"no answer within {self._limits.timeout_s:g} s"
@@ -95,38 +196,74 @@ class ChatCalls:
                 reason = f"no connection ({error.__cause__ or error})"
             except (APIError, MalformedReplyError) as error:
                 reason = str(error)
+            except NotAdmittedError as error:
+                reason, wait = str(error), error.retry_s
+                if wait is None:
+                    raise
             attempts += 1
             if attempts > self._limits.max_retries:
                 raise BackendError(f"{reason} (after {attempts} attempts)")
-            await asyncio.sleep(self._pause(attempts) if wait is None else wait)
+            pause = self._pause(attempts)
+            await asyncio.sleep(pause if wait is None else wait + 0.1 * pause)
 
-    async def _post(self, body: Mapping[str, Any]) -> bytes:
-        async with self._slots, asyncio.timeout(self._limits.timeout_s):
-            reply = await self.client.chat.completions.with_raw_response.create(**body)
-            return bytes(reply.http_response.content)
+    async def _attempt(self, build: Callable[[], Sent], read: Callable[[bytes], Result], retry: bool) -> Result:
+        """One request. It is built when its turn has come, by what earlier ones taught about the server."""
+        async with self._slots:
+            ticket = await self._gate.enter(self._place.tenant, retry)
+            verdict, reason = Verdict.ABANDONED, ""
+            try:
+                sent, begin = build(), time.monotonic()
+                async with asyncio.timeout(self._limits.timeout_s):
+                    content = await self._post(sent)
+                late = time.monotonic() - begin > _LATE * self._limits.timeout_s
+                verdict = Verdict.BUSY if late else Verdict.SERVED
+                return read(content)
+            except Exception as error:
+                verdict, reason = self._judged(error, verdict)
+                raise
+            finally:
+                self._gate.leave(ticket, verdict, reason)
 
-    def _body(self, messages: Sequence[Message], sampling: Sampling, seed: int, n: int) -> dict[str, Any]:
-        habits = self._habits
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            habits.limit_field: sampling.max_tokens,
-            "seed": seed,
-            "logprobs": True,
-        }
-        if n > 1:
-            body["n"] = n
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
-        for name in habits.without:
-            del body[name]
-        return body
+    async def _post(self, sent: Sent) -> bytes:
+        import httpx2
+
+        # The client's own post: its typed methods spend longer on a request than its whole transport does.
+        reply = await self.client.post(sent.path, cast_to=httpx2.Response, body=sent.body)
+        return reply.content
+
+    def _judged(self, error: Exception, verdict: Verdict) -> tuple[Verdict, str]:
+        """What a failed attempt says about the server, and the reason for people."""
+        from openai import APIConnectionError, APIStatusError
+
+        if isinstance(error, TimeoutError):
+            return Verdict.UNAVAILABLE, f"no answer within {self._limits.timeout_s:g} s"
+        if isinstance(error, APIStatusError):
+            status, reason = error.status_code, f"HTTP {error.status_code}: {error.message[:200]}"
+            if status == 429:
+                return Verdict.BUSY, reason
+            if status in (408, 503, 504):
+                return Verdict.UNAVAILABLE, reason
+            return (Verdict.BROKEN if status >= 500 else Verdict.SERVED), reason
+        if isinstance(error, APIConnectionError):
+            return Verdict.BROKEN, f"no connection ({error.__cause__ or error})"
+        if isinstance(error, MalformedReplyError) and not error.healthy:
+            return Verdict.BROKEN, str(error)
+        return verdict, ""
+
+    def _learnt(self, error: APIStatusError, sent: Sent) -> bool:
+        beside_v1 = not self._dialect.draws and not sent.path.startswith("/")
+        if error.status_code == 404 and beside_v1 and error.param is None:
+            self._habits.below_v1 = True
+            return True
+        return self._habits.learn(error, sent.body)
 
     def _pause(self, attempts: int) -> float:
         longest = min(_LONGEST_WAIT_S, self._limits.backoff_s * 2.0 ** (attempts - 1))
         return longest * (0.5 + 0.5 * random.random())
+
+
+class RefusedError(BackendError):
+    """The server refuses the request and would do so again."""
 
 
 class NotServedError(BackendError):

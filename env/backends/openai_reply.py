@@ -1,52 +1,115 @@
-"""Reads chat completions defensively: servers differ, and some answer nonsense."""
+"""Reads completions defensively: servers differ, and some answer nonsense."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from env.backends._base import Draw
+from env.backends._base import Draw, Message, Sampling
+from env.backends.openai_dialect import INCLUDE_STOP
+from env.errors import BackendError
+
+BYTES_PER_TOKEN = 4
+"""Of the estimate that stands in for a missing count."""
 
 
 class MalformedReplyError(Exception):
-    """The server answered 200 with something that is no usable completion."""
+    """The server answered 200 with something that is no usable reply."""
+
+    def __init__(self, message: str, healthy: bool = False) -> None:
+        """``healthy``: the server works, it only did not give what was asked."""
+        super().__init__(message)
+        self.healthy = healthy
 
 
-class _Lenient(BaseModel):
+class Lenient(BaseModel):
+    """Base of what servers answer: fields we do not know are none of our business."""
+
     model_config = ConfigDict(extra="ignore")
 
 
-class _Message(_Lenient):
+class _Message(Lenient):
     content: str | None = None
 
 
-class _TokenLogprob(_Lenient):
+class _TokenLogprob(Lenient):
     logprob: float
 
 
-class _Logprobs(_Lenient):
+class _Logprobs(Lenient):
     content: list[_TokenLogprob] | None = None
+    token_logprobs: list[float | None] | None = None
+
+    def values(self) -> list[float]:
+        """Of each token, in either API's shape; empty where they are not complete."""
+        if self.content is not None:
+            return [token.logprob for token in self.content]
+        listed = self.token_logprobs or []
+        return [value for value in listed if value is not None] if None not in listed else []
 
 
-class _Choice(_Lenient):
+class _Choice(Lenient):
     index: int | None = None
-    message: _Message
+    message: _Message | None = None
+    text: str | None = None
     finish_reason: str | None = None
+    stop_reason: str | int | None = None
     logprobs: _Logprobs | None = None
 
+    @property
+    def said(self) -> str | None:
+        """The text, in either API's shape."""
+        return self.text if self.message is None else self.message.content
 
-class _Usage(_Lenient):
+
+class Usage(Lenient):
+    """Tokens of a whole reply."""
+
     prompt_tokens: int
-    completion_tokens: int = 0
+    completion_tokens: int | None = None
 
 
-class _Completion(_Lenient):
+class _Completion(Lenient):
     choices: list[_Choice]
-    usage: _Usage | None = None
+    usage: Usage | None = None
 
 
-def read_draws(body: bytes, first: int, count: int) -> list[Draw]:
+@dataclass(frozen=True)
+class Asked:
+    """What a reply answers."""
+
+    messages: Sequence[Message]
+    sampling: Sampling
+    first: int
+    count: int
+    estimate: bool = False
+    """Count bytes where the server does not count tokens."""
+
+    cut: bool = False
+    """The server was not told the stop strings: cut the texts here."""
+
+
+Reply = TypeVar("Reply", bound=BaseModel)
+
+
+def parsed(kind: type[Reply], body: bytes, what: str) -> Reply:
+    """A reply of the named kind.
+
+    Raises:
+        MalformedReplyError: it is none.
+    """
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "the body"
+        raise MalformedReplyError(f"the reply is no {what} ({where}: {problem['msg']})") from error
+
+
+def read_draws(body: bytes, asked: Asked) -> list[Draw]:
     """The draws of one reply; choice ``j`` is draw ``first + j``. Unusable choices are left out.
 
     Token counts: a server's usage covers all choices of a reply. Every draw gets the prompt tokens of the request (its
@@ -56,39 +119,81 @@ def read_draws(body: bytes, first: int, count: int) -> list[Draw]:
 
     Raises:
         MalformedReplyError: no JSON, no completion, no usable choice, or no word on how many tokens were used.
+        BackendError: the server does not say whether a stop string ended a text that should keep it.
     """
-    try:
-        completion = _Completion.model_validate_json(body)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "the body"
-        raise MalformedReplyError(f"the reply is no chat completion ({where}: {problem['msg']})") from error
-    choices = completion.choices[:count]
+    completion = parsed(_Completion, body, "completion")
+    choices = completion.choices[: asked.count]
     if not choices:
         raise MalformedReplyError("the reply holds no choices")
-    if completion.usage is None:
-        raise MalformedReplyError("the reply does not say how many tokens were used (usage)")
-    even, remainder = divmod(completion.usage.completion_tokens, len(choices))
+    usage = completion.usage or (_estimated(asked, choices) if asked.estimate else None)
+    if usage is None:
+        raise MalformedReplyError(
+            "the reply does not say how many tokens were used (usage); set missing_usage: estimate on the model to "
+            f"count one token for every {BYTES_PER_TOKEN} bytes",
+            healthy=True,
+        )
+    even, remainder = divmod(usage.completion_tokens or 0, len(choices))
     numbers = _numbers(choices)
     draws = []
     for place, choice in enumerate(choices):
         reason = _finish_reason(choice)
         if reason is None:
             continue
-        listed = None if choice.logprobs is None else choice.logprobs.content
+        logprobs = choice.logprobs.values() if choice.logprobs is not None else []
+        text, reason = _ended(choice, asked, reason)
         draws.append(
             Draw(
-                index=first + numbers[place],
-                text=choice.message.content or "",
+                index=asked.first + numbers[place],
+                text=text,
                 finish_reason=reason,
-                prompt_tokens=completion.usage.prompt_tokens,
-                output_tokens=len(listed) if listed else even + (place < remainder),
-                logprob=sum(token.logprob for token in listed) if listed else None,
+                prompt_tokens=usage.prompt_tokens,
+                output_tokens=len(logprobs) or even + (place < remainder),
+                logprob=sum(logprobs) if logprobs else None,
             )
         )
     if not draws:
-        raise MalformedReplyError(f"no choice holds text (finish_reason {choices[0].finish_reason!r})")
+        raise MalformedReplyError(f"no choice holds text (finish_reason {choices[0].finish_reason!r})", healthy=True)
     return draws
+
+
+def read_prompt_tokens(body: bytes) -> int | None:
+    """How many tokens the server read; None where it does not say.
+
+    Raises:
+        MalformedReplyError: no completion.
+    """
+    usage = parsed(_Completion, body, "completion").usage
+    return None if usage is None else usage.prompt_tokens
+
+
+def estimated_tokens(text: str) -> int:
+    """Tokens of a text whose server counts none: one for every four bytes of UTF-8, rounded up."""
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+
+def _estimated(asked: Asked, choices: Sequence[_Choice]) -> Usage:
+    prompt = sum(estimated_tokens(message.content) for message in asked.messages)
+    output = sum(estimated_tokens(choice.said or "") for choice in choices)
+    return Usage(prompt_tokens=prompt, completion_tokens=output)
+
+
+def _ended(choice: _Choice, asked: Asked, reason: Literal["stop", "length"]) -> tuple[str, Literal["stop", "length"]]:
+    """The text as the stop strings leave it."""
+    text, sampling = choice.said or "", asked.sampling
+    if asked.cut:
+        found = [(text.find(stop), stop) for stop in sampling.stop if stop in text]
+        if not found:
+            return text, reason
+        begin, stop = min(found)
+        return text[: begin + len(stop)] if sampling.include_stop else text[:begin], "stop"
+    if not (sampling.stop and sampling.include_stop) or reason != "stop" or text.endswith(sampling.stop):
+        return text, reason
+    if "stop_reason" not in choice.model_fields_set:
+        raise BackendError(
+            "the server does not say whether a stop string ended the text (stop_reason), so a step cannot keep its "
+            f"delimiter ({INCLUDE_STOP}); serve the model with vLLM or the torch engine"
+        )
+    return text + choice.stop_reason if choice.stop_reason in sampling.stop else text, reason
 
 
 def _numbers(choices: list[_Choice]) -> list[int]:
@@ -101,6 +206,6 @@ def _finish_reason(choice: _Choice) -> Literal["stop", "length"] | None:
     """How the choice ended; None where it is no draw (nothing said, or withheld by a filter)."""
     if choice.finish_reason == "length":
         return "length"
-    if choice.finish_reason in (None, "content_filter") or choice.message.content is None:
+    if choice.finish_reason in (None, "content_filter") or choice.said is None:
         return None
     return "stop"

@@ -22,14 +22,21 @@ class Backends(Protocol):
 class BackendPool:
     """The backends of a pipeline's models, opened lazily; torch engines of one process share their weights."""
 
-    def __init__(self, models: Mapping[str, ModelSpec]) -> None:
+    def __init__(self, models: Mapping[str, ModelSpec], tenant: str = "") -> None:
+        """Nothing is opened yet.
+
+        Args:
+            models: by name.
+            tenant: whose pool it is, such as a study's id: tenants that share a server are served in turn.
+        """
         self._models = dict(models)
+        self._tenant = tenant
         self._open: dict[str, Backend] = {}
 
     def backend(self, model: str) -> Backend:
         """See `Backends.backend`."""
         if model not in self._open:
-            self._open[model] = _open(self._models[model])
+            self._open[model] = _open(self._models[model], self._tenant)
         return self._open[model]
 
     async def close(self) -> None:
@@ -39,7 +46,7 @@ class BackendPool:
             await backend.close()
 
 
-def _open(spec: ModelSpec) -> Backend:
+def _open(spec: ModelSpec, tenant: str) -> Backend:
     # Imported here: torch takes seconds and openai some tenths of one; a study pays only for what it uses.
     match spec:
         case TorchModel():
@@ -48,6 +55,7 @@ def _open(spec: ModelSpec) -> Backend:
             return TorchBackend(resolve_checkpoint(spec.checkpoint), device=spec.device)
         case OpenAIModel():
             from env.backends.openai_backend import OpenAIBackend
+            from env.backends.openai_dialect import Dialect
 
             return OpenAIBackend(
                 base_url=spec.base_url,
@@ -57,6 +65,8 @@ def _open(spec: ModelSpec) -> Backend:
                 timeout_s=spec.timeout_s,
                 max_retries=spec.max_retries,
                 concurrency=spec.concurrency,
+                dialect=Dialect(spec.api, spec.label, spec.scores, spec.continues, spec.missing_usage),
+                tenant=tenant,
             )
         case _:  # pragma: no cover
             assert_never(spec)

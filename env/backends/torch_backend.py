@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from env.backends._base import Draw, DrawRequest, Failed, Message, ModelIdentity, ScoreRequest, Settled
+from env.backends._base import Draw, DrawRequest, Failed, Message, ModelIdentity, ScoreRequest, Settled, continues
 from env.engine.config import checkpoint_revision, read_config
 from env.errors import ApportionError, BackendError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from env.engine.engine import Engine
     from env.engine.jobs import Generated, Job
     from env.engine.sharing import EngineLease
+    from env.engine.text import Ending
 
 _SLICE = 512
 """Requests tokenised at a time, so that decoding starts while later prompts are still being rendered."""
@@ -156,13 +157,15 @@ async def _feed(
 
     for start in range(0, len(requests), _SLICE):
         part = requests[start : start + _SLICE]
-        encoded = await asyncio.to_thread(_encode, engine, [request.messages for request in part], True)
+        endings: list[Ending] = ["open" if continues(request.messages) else "reply" for request in part]
+        encoded = await asyncio.to_thread(_encode, engine, [request.messages for request in part], endings)
         fresh = []
         for offset, (request, tokens) in enumerate(zip(part, encoded, strict=True)):
             if isinstance(tokens, str):
                 outcomes.put_nowait(Failed(start + offset, tokens))
                 continue
-            job = Job(tokens, request.sampling, request.indices)
+            partial = request.messages[-1].content if continues(request.messages) else ""
+            job = Job(tokens, request.sampling, request.indices, partial=partial)
             positions[id(job)] = start + offset
             fresh.append(job)
         jobs.extend(fresh)
@@ -191,17 +194,24 @@ def _draw(index: int, prompt_tokens: int, generated: Generated) -> Draw:
     )
 
 
-def _encode(engine: Engine, chats: Sequence[Sequence[Message]], reply: bool) -> list[list[int] | str]:
+def _encode(engine: Engine, chats: Sequence[Sequence[Message]], endings: Sequence[Ending]) -> list[list[int] | str]:
     """Tokens of each conversation, or why it has none; one bad conversation does not spoil the others."""
-    try:
-        return list(engine.tokenizer.encode_chats(chats, reply))
-    except Exception:
-        return [_encode_one(engine, chat, reply) for chat in chats]
+    found: list[list[int] | str] = [""] * len(chats)
+    for ending in dict.fromkeys(endings):
+        places = [place for place, its in enumerate(endings) if its == ending]
+        alike = [chats[place] for place in places]
+        try:
+            encoded: list[list[int] | str] = list(engine.tokenizer.encode_chats(alike, ending))
+        except Exception:
+            encoded = [_encode_one(engine, chat, ending) for chat in alike]
+        for place, tokens in zip(places, encoded, strict=True):
+            found[place] = tokens
+    return found
 
 
-def _encode_one(engine: Engine, chat: Sequence[Message], reply: bool) -> list[int] | str:
+def _encode_one(engine: Engine, chat: Sequence[Message], ending: Ending) -> list[int] | str:
     try:
-        return engine.tokenizer.encode_chats([chat], reply)[0]
+        return engine.tokenizer.encode_chats([chat], ending)[0]
     except ApportionError as error:
         return str(error)
     except Exception as error:  # the contract: what cannot be asked is an outcome, whatever the tokenizer objects to
@@ -209,7 +219,8 @@ def _encode_one(engine: Engine, chat: Sequence[Message], reply: bool) -> list[in
 
 
 async def _score_part(engine: Engine, part: Sequence[ScoreRequest], start: int) -> list[Settled | Failed]:
-    encoded = await asyncio.to_thread(_encode, engine, [request.messages for request in part], False)
+    endings: list[Ending] = ["open" if request.partial else "closed" for request in part]
+    encoded = await asyncio.to_thread(_encode, engine, [request.messages for request in part], endings)
     longest = engine.config.max_positions
     outcomes: list[Settled | Failed] = []
     served: list[tuple[int, list[int]]] = []

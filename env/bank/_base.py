@@ -16,22 +16,25 @@ PromptKey = str
 def draw_key(model: ModelIdentity, messages: Sequence[Message], sampling: Sampling) -> PromptKey:
     """Content key of a prompt's draws: model and revision, rendered messages, sampling parameters and seed.
 
-    A later stage's messages contain the upstream output, so reuse is exact where the prefix is unchanged.
+    A later stage's messages contain the upstream output, so reuse is exact where the prefix is unchanged. Parameters
+    that came later are part of the key only where they are set, so that draws of older archives are still found.
     """
-    return _digest(
-        [
-            "draw",
-            model.name,
-            model.revision,
-            [[m.role, m.content] for m in messages],
-            [sampling.temperature, sampling.top_p, sampling.max_tokens, list(sampling.stop), sampling.seed],
-        ]
-    )
+    settings: list[object] = [
+        sampling.temperature,
+        sampling.top_p,
+        sampling.max_tokens,
+        list(sampling.stop),
+        sampling.seed,
+    ]
+    if sampling.include_stop:
+        settings.append("include_stop")
+    return _digest(["draw", model.name, model.revision, [[m.role, m.content] for m in messages], settings])
 
 
-def score_key(model: ModelIdentity, messages: Sequence[Message]) -> PromptKey:
-    """Content key of a verifier's score of a candidate (the last message)."""
-    return _digest(["score", model.name, model.revision, [[m.role, m.content] for m in messages]])
+def score_key(model: ModelIdentity, messages: Sequence[Message], partial: bool = False) -> PromptKey:
+    """Content key of a verifier's score of a candidate (the last message), whole or `partial`."""
+    parts: list[object] = ["score", model.name, model.revision, [[m.role, m.content] for m in messages]]
+    return _digest([*parts, "partial"] if partial else parts)
 
 
 def _digest(parts: list[object]) -> PromptKey:

@@ -24,9 +24,11 @@ class Generated:
     """Natural log-probability of each token at temperature 1."""
 
     text: str
-    """Decoded without special tokens, cut before the stop string that ended it."""
+    """Decoded without special tokens, cut at the stop string that ended it."""
 
     finish_reason: Literal["stop", "length"]
+    stop: str | None = None
+    """The stop string that ended it; None for the end token or the length limit."""
 
 
 @dataclass(eq=False)
@@ -44,6 +46,9 @@ class Job:
 
     consecutive_seeds: bool = False
     """Draw ``i`` is draw 0 of seed ``sampling.seed + i`` (what servers mean by ``n`` and ``seed``), not draw ``i``."""
+
+    partial: str = ""
+    """The partial answer that ``tokens`` end with and the draws continue."""
 
     generated: dict[int, Generated] = field(default_factory=dict)
     """Finished draws by index."""

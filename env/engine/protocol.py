@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from env.backends._base import Message, Sampling
+from env.engine.text import Ending
 
 MAX_CHOICES = 1024
 
@@ -53,6 +54,7 @@ class SampledRequest(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: Annotated[str | list[str] | None, AfterValidator(_non_empty)] = None
+    include_stop_str_in_output: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
 
@@ -78,6 +80,7 @@ class SampledRequest(BaseModel):
             max_tokens=default_tokens if self.token_limit is None else self.token_limit,
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             seed=seed,
+            include_stop=self.include_stop_str_in_output,
         )
 
 
@@ -102,12 +105,37 @@ class ChatMessage(BaseModel):
         return Message(self.role, text)
 
 
+def _ending(reply: bool, open_: bool, messages: list[ChatMessage]) -> Ending:
+    """How the conversation ends, from vLLM's two fields.
+
+    Raises:
+        ValueError: they contradict each other, or there is no assistant's message to continue.
+    """
+    if open_ and reply:
+        raise ValueError("continue_final_message needs add_generation_prompt = false")
+    if open_ and messages[-1].role != "assistant":
+        raise ValueError("continue_final_message needs a last message of role assistant")
+    return "open" if open_ else "reply" if reply else "closed"
+
+
 class ChatRequest(SampledRequest):
     """Body of ``/v1/chat/completions``."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_ending(self) -> ChatRequest:
+        _ending(self.add_generation_prompt, self.continue_final_message, self.messages)
+        return self
+
+    @property
+    def ending(self) -> Ending:
+        """How the rendered conversation ends."""
+        return _ending(self.add_generation_prompt, self.continue_final_message, self.messages)
 
     @property
     def token_limit(self) -> int | None:
@@ -135,16 +163,31 @@ class CompletionRequest(SampledRequest):
 
 
 class ClassifyRequest(BaseModel):
-    """Body of ``/classify``, in vLLM's shape: texts, or one conversation whose last message is judged."""
+    """Body of ``/classify``, in vLLM's shape: texts, or one conversation whose last message is judged.
+
+    With ``continue_final_message`` that message is judged unclosed, as an answer so far.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
     model: str
     input: str | list[str] | None = None
     messages: list[ChatMessage] | None = None
+    add_generation_prompt: bool = False
+    continue_final_message: bool = False
+    use_activation: bool | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> ClassifyRequest:
         if bool(self.input) == bool(self.messages):
             raise ValueError("give either input or messages")
+        if self.messages:
+            _ending(self.add_generation_prompt, self.continue_final_message, self.messages)
+        if self.use_activation is False:
+            raise ValueError("use_activation = false is not served: this engine gives probabilities only")
         return self
+
+    @property
+    def ending(self) -> Ending:
+        """How the rendered conversation ends."""
+        return _ending(self.add_generation_prompt, self.continue_final_message, self.messages or [])

@@ -37,6 +37,8 @@ class ReplyShape:
         """One piece of a stream; log-probabilities travel with the finished draw."""
         logprobs = self._logprobs(generated) if generated is not None else None
         choice: Json = {"index": number, "logprobs": logprobs, "finish_reason": finish}
+        if generated is not None:
+            choice["stop_reason"] = generated.stop
         if self._chat:
             choice["delta"] = ({"role": "assistant"} if role else {}) | ({"content": text} if text or role else {})
         else:
@@ -54,6 +56,7 @@ class ReplyShape:
         choice: Json = {
             "index": number,
             "finish_reason": generated.finish_reason,
+            "stop_reason": generated.stop,
             "logprobs": self._logprobs(generated),
         }
         if self._chat:

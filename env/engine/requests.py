@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from env.backends._base import Message, Sampling
+from env.backends._base import Sampling
 from env.engine.engine import Engine
 from env.engine.jobs import Job
-from env.engine.protocol import ClassifyRequest
+from env.engine.protocol import ChatRequest, ClassifyRequest
 from env.errors import ApportionError
 
 _LOOK_S = 0.5
@@ -28,27 +28,33 @@ class RequestError(Exception):
         self.code = code
 
 
-async def chat_tokens(engine: Engine, messages: Sequence[Message]) -> list[list[int]]:
+async def chat_tokens(engine: Engine, body: ChatRequest) -> list[list[int]]:
     """The one prompt of a chat request.
 
     Raises:
         RequestError: the chat template refuses the messages.
     """
     try:
-        return await asyncio.to_thread(engine.tokenizer.encode_chats, [messages])
+        messages = [message.plain() for message in body.messages]
+        return await asyncio.to_thread(engine.tokenizer.encode_chats, [messages], body.ending)
     except ApportionError as error:
         raise RequestError(str(error), parameter="messages") from error
 
 
-async def completion_tokens(engine: Engine, prompts: list[str] | list[list[int]]) -> list[list[int]]:
-    """The prompts of a text completion request; token ids are taken as they are."""
+async def completion_tokens(engine: Engine, prompts: list[str] | list[list[int]]) -> tuple[list[list[int]], list[str]]:
+    """Tokens and texts of the prompts of a text completion request; token ids are taken as they are."""
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     encoded = await asyncio.to_thread(engine.tokenizer.encode_texts, texts)
-    return [*encoded, *(prompt for prompt in prompts if not isinstance(prompt, str))]
+    vocabulary = engine.config.vocab_size
+    tokens = [prompt for prompt in prompts if not isinstance(prompt, str)]
+    known = [[token for token in prompt if token < vocabulary] for prompt in tokens]
+    return [*encoded, *tokens], [*texts, *(engine.tokenizer.decode(known) if known else [])]
 
 
-def make_jobs(engine: Engine, prompts: Sequence[Sequence[int]], sampling: Sampling, n: int) -> list[Job]:
-    """One job for each prompt, with ``n`` choices.
+def make_jobs(
+    engine: Engine, prompts: Sequence[Sequence[int]], sampling: Sampling, n: int, partials: Sequence[str]
+) -> list[Job]:
+    """One job for each prompt, with ``n`` choices; ``partials`` are the texts they continue, empty for a fresh answer.
 
     Raises:
         RequestError: the checkpoint is a verifier, or a prompt or a parameter cannot be served.
@@ -57,7 +63,11 @@ def make_jobs(engine: Engine, prompts: Sequence[Sequence[int]], sampling: Sampli
         raise RequestError("this model is a verifier: ask /classify", parameter="model")
     if not prompts:
         raise RequestError("there is no prompt", parameter="prompt")
-    jobs = [Job(tokens, sampling, tuple(range(n)), consecutive_seeds=True) for tokens in prompts]
+    indices = tuple(range(n))
+    jobs = [
+        Job(tokens, sampling, indices, consecutive_seeds=True, partial=partial)
+        for tokens, partial in zip(prompts, partials, strict=True)
+    ]
     for job in jobs:
         objection = job.objection(engine.config.max_positions, engine.config.vocab_size)
         if objection is not None:
@@ -100,7 +110,7 @@ async def score_inputs(engine: Engine, body: ClassifyRequest) -> tuple[list[floa
     try:
         if body.messages:
             messages = [message.plain() for message in body.messages]
-            encoded = await asyncio.to_thread(engine.tokenizer.encode_chats, [messages], False)
+            encoded = await asyncio.to_thread(engine.tokenizer.encode_chats, [messages], body.ending)
         else:
             texts = [body.input] if isinstance(body.input, str) else list(body.input or ())
             encoded = await asyncio.to_thread(engine.tokenizer.encode_texts, texts)

@@ -64,16 +64,18 @@ def create_engine_app(engines: Mapping[str, Engine], api_key: str | None = None)
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response | Json:
         engine = engine_of(body.model)
-        prompts = await chat_tokens(engine, [message.plain() for message in body.messages])
+        prompts = await chat_tokens(engine, body)
         shape = ReplyShape(engine.tokenizer, body.model, chat=True, logprobs=bool(body.logprobs))
-        return await _reply(engine, body, prompts, shape, request, default_tokens=engine.config.max_positions)
+        partial = body.messages[-1].plain().content if body.ending == "open" else ""
+        jobs = _jobs(engine, body, prompts, engine.config.max_positions, [partial])
+        return await _reply(engine, body, jobs, shape, request)
 
     @app.post("/v1/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response | Json:
         engine = engine_of(body.model)
-        prompts = await completion_tokens(engine, body.prompts())
+        prompts, texts = await completion_tokens(engine, body.prompts())
         shape = ReplyShape(engine.tokenizer, body.model, chat=False, logprobs=body.logprobs is not None)
-        return await _reply(engine, body, prompts, shape, request, default_tokens=16)
+        return await _reply(engine, body, _jobs(engine, body, prompts, 16, texts), shape, request)
 
     @app.post("/classify")
     async def classify(body: ClassifyRequest) -> Json:
@@ -117,16 +119,16 @@ def serve(
         uvicorn.run(create_engine_app(engines, api_key), host=host, port=port, log_level="warning")
 
 
-async def _reply(
-    engine: Engine,
-    body: SampledRequest,
-    prompts: Sequence[Sequence[int]],
-    shape: ReplyShape,
-    request: Request,
-    default_tokens: int,
-) -> Response | Json:
+def _jobs(
+    engine: Engine, body: SampledRequest, prompts: Sequence[Sequence[int]], default_tokens: int, partials: Sequence[str]
+) -> list[Job]:
     seed = secrets.randbits(31) if body.seed is None else body.seed
-    jobs: list[Job] = make_jobs(engine, prompts, body.sampling(seed, default_tokens), body.n)
+    return make_jobs(engine, prompts, body.sampling(seed, default_tokens), body.n, partials)
+
+
+async def _reply(
+    engine: Engine, body: SampledRequest, jobs: Sequence[Job], shape: ReplyShape, request: Request
+) -> Response | Json:
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
         return EventSourceResponse(stream_jobs(engine, jobs, shape, with_usage), sep="\n")

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from env.engine.engine import Engine
+from env.engine.finishing import job_texts
 from env.engine.jobs import Job
 from env.engine.replies import ReplyShape, error_body
 
@@ -69,7 +70,7 @@ class _Stream:
     def grown(self, place: int, index: int, tokens: Sequence[int]) -> Iterator[str]:
         """New text of a draw under way."""
         job = self._jobs[place]
-        text = _settled_text(self._tokenizer.decode([tokens])[0], job.sampling.stop)
+        text = _settled_text(job_texts(self._tokenizer, [job], [tokens])[0], job.sampling.stop)
         number = self._first_choice(place) + job.indices.index(index)
         sent = self._sent.get(number, "")
         if len(text) > len(sent):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from env.backends._base import Message
 from env.errors import CheckpointError
+
+Ending = Literal["reply", "closed", "open"]
+"""How a rendered conversation ends: with the prompt for the assistant's turn, after its last message, or inside it."""
 
 
 class CheckpointTokenizer:
@@ -34,12 +37,13 @@ class CheckpointTokenizer:
         self._checkpoint = checkpoint
         self._lock = threading.Lock()
 
-    def encode_chats(self, chats: Sequence[Sequence[Message]], reply: bool = True) -> list[list[int]]:
+    def encode_chats(self, chats: Sequence[Sequence[Message]], ending: Ending = "reply") -> list[list[int]]:
         """Tokens of conversations as ``apply_chat_template(tokenize=True)`` gives them.
 
         Args:
             chats: the conversations.
-            reply: whether the prompt for the assistant's turn is added at the end.
+            ending: ``reply`` adds the prompt for the assistant's turn, ``closed`` nothing; ``open`` ends inside the
+                last message, so that what follows continues it.
 
         Raises:
             CheckpointError: the checkpoint has no chat template, or the template refuses a conversation.
@@ -51,7 +55,12 @@ class CheckpointTokenizer:
         plain = [[{"role": m.role, "content": m.content} for m in chat] for chat in chats]
         try:
             with self._lock:
-                rendered = self._tokenizer.apply_chat_template(plain, add_generation_prompt=reply, tokenize=False)
+                rendered = self._tokenizer.apply_chat_template(
+                    plain,
+                    add_generation_prompt=ending == "reply",
+                    continue_final_message=ending == "open",
+                    tokenize=False,
+                )
         except Exception as error:
             raise CheckpointError(f"the chat template of {self._checkpoint} refuses the messages: {error}") from error
         return self._encode(rendered, special=False)
@@ -66,6 +75,18 @@ class CheckpointTokenizer:
             decoded = self._tokenizer.batch_decode([list(row) for row in tokens], skip_special_tokens=True)
             return list(decoded)
         return list(self._fast.decode_batch([list(row) for row in tokens], skip_special_tokens=True))
+
+    def decode_behind(self, context: Sequence[int], tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of generated tokens as they read behind others: with the white space that lies between, if any.
+
+        Args:
+            context: the last few tokens before the generated ones.
+            tokens: one row for each text.
+        """
+        before, *whole = self.decode([context, *([*context, *row] for row in tokens)])
+        if all(text.startswith(before) for text in whole):
+            return [text[len(before) :] for text in whole]
+        return self.decode(tokens)
 
     def token_text(self, token: int) -> str:
         """One token by its name, special tokens included (for log-probability listings)."""

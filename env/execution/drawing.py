@@ -69,14 +69,21 @@ class Drawing:
         return filled
 
     async def fill_scores(
-        self, stage: str, verifier: str, candidates: Mapping[PromptKey, tuple[Message, ...]]
+        self, stage: str, verifier: str, candidates: Mapping[PromptKey, tuple[Message, ...]], partial: bool = False
     ) -> Filled:
-        """Make the bank hold a verifier's score of each candidate (messages that end with the candidate)."""
+        """Make the bank hold a verifier's score of each candidate.
+
+        Args:
+            stage: the stage's name, for progress.
+            verifier: the model that scores.
+            candidates: messages that end with the candidate, by the score's key.
+            partial: the candidates are answers so far, to be judged as such.
+        """
         filled = Filled()
         held = dict(await asyncio.to_thread(self._bank.held, list(candidates)))
         missing = [key for key in candidates if key not in held]
         backend = self._backends.backend(verifier)
-        requests = [ScoreRequest(candidates[key]) for key in missing]
+        requests = [ScoreRequest(candidates[key], partial) for key in missing]
         if requests:
             outcomes = self._asked(lambda: backend.score(requests), len(requests))
             await self._settle(stage, verifier, backend, missing, outcomes, filled)
@@ -140,7 +147,8 @@ class Drawing:
             done += 1
             if isinstance(outcome, Failed):
                 filled.failures[keys[outcome.position]] = outcome.reason
-            else:
+            if outcome.draws:
+                # A request that failed in part keeps what it drew: the next run asks for the rest only.
                 draws = [replace(draw, origin=self._origin) for draw in outcome.draws]
                 buffer.setdefault(keys[outcome.position], []).extend(draws)
                 waiting += len(draws)
@@ -154,6 +162,6 @@ def key_of(backends: Backends, need: Need) -> PromptKey:
     return draw_key(backends.backend(need.model).identity, need.messages, need.sampling)
 
 
-def score_key_of(backends: Backends, verifier: str, messages: tuple[Message, ...]) -> PromptKey:
+def score_key_of(backends: Backends, verifier: str, messages: tuple[Message, ...], partial: bool = False) -> PromptKey:
     """Content key of a verifier's score."""
-    return score_key(backends.backend(verifier).identity, messages)
+    return score_key(backends.backend(verifier).identity, messages, partial)

@@ -85,6 +85,14 @@ def _check_names(pipeline: PipelineSpec, stage: StageSpec, path: str) -> list[Fa
         faults.append(
             Fault(f"{path}.verifier", f"no model {stage.verifier!r} under pipeline.models; there are {known}")
         )
+    for i, name in enumerate(stage.models):
+        model = pipeline.models.get(name)
+        if isinstance(model, OpenAIModel) and not model.draws:
+            faults.append(Fault(f"{path}.models[{i}]", f"{name} is a verifier (api: {model.api}) and draws no text"))
+    verifier = pipeline.models.get(stage.verifier) if stage.verifier is not None else None
+    if isinstance(verifier, OpenAIModel) and verifier.draws:
+        message = f"{stage.verifier} is asked for text (api: {verifier.api}); a verifier has api: classify or pooling"
+        faults.append(Fault(f"{path}.verifier", message))
     if "best_of_n" in stage.strategies and stage.verifier is None:
         faults.append(Fault(f"{path}.verifier", "best_of_n needs a verifier: name the model that scores candidates"))
     if "union" in stage.strategies and stage.parser.kind != "ids":

@@ -41,9 +41,35 @@ class OpenAIModel(Strict):
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Environment variable that holds the key."
     )
     parameters: float = Field(gt=0, description="Active parameters, for the cost model.")
-    timeout_s: float = Field(60.0, gt=0, le=3600)
+    timeout_s: float = Field(60.0, gt=0, le=3600, description="Limit of one attempt, in seconds.")
     max_retries: int = Field(4, ge=0, le=20)
-    concurrency: int = Field(32, ge=1, le=4096)
+    concurrency: int = Field(
+        32, ge=1, le=4096, description="Requests in flight at once, at most; fewer while the server is overloaded."
+    )
+    api: Literal["chat", "completions", "classify", "pooling"] = Field(
+        "chat",
+        description="How it is asked: chat or text completions; classify or pooling (vLLM's endpoints) for a verifier.",
+    )
+    label: int | str | None = Field(
+        None, description="Of a verifier with several labels: the one whose probability is the score (place or name)."
+    )
+    scores: Literal["probability", "logit"] = Field(
+        "probability",
+        description="What a verifier's numbers are. Logits become probabilities: one by sigmoid, several by softmax.",
+    )
+    continues: bool | None = Field(
+        None,
+        description="Whether the server continues a final assistant message; found out when needed where not given.",
+    )
+    missing_usage: Literal["fail", "estimate"] = Field(
+        "fail",
+        description="Where replies count no tokens: fail, or estimate one token for every four bytes.",
+    )
+
+    @property
+    def draws(self) -> bool:
+        """Whether it is asked for text; else it is a verifier."""
+        return self.api in ("chat", "completions")
 
 
 ModelSpec = Annotated[TorchModel | OpenAIModel, Field(discriminator="backend")]

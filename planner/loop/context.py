@@ -54,7 +54,7 @@ class StudyContext:
         self.spec = StudySpec.model_validate(dict(archive.studies.get(study_id).spec))
         self.space = SearchSpace(self.spec)
         self.splits: Splits = load_splits(self.spec.data)
-        self._pool = BackendPool(self.spec.pipeline.models)
+        self._pool = BackendPool(self.spec.pipeline.models, tenant=study_id)
         self.backends: Backends = backends or self._pool
         self.environment = Environment(
             self.spec.pipeline, self.spec.budget.plan.unit, archive.bank, self.backends, self.spec.seed

@@ -22,6 +22,7 @@ from env.backends import (
     Settled,
     TorchBackend,
 )
+from env.backends.openai_dialect import Dialect
 from env.engine import create_engine_app
 from env.engine.sharing import lease_engine
 from env.errors import BackendError
@@ -37,11 +38,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(checkpoint: Path) -> Iterator[str]:
-    lease = lease_engine(checkpoint, "cpu")
-    with running(create_engine_app({"tiny": lease.engine})) as url:
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "judge", verifier=True)
+
+
+@pytest.fixture(scope="module")
+def served(checkpoint: Path, verifier: Path) -> Iterator[str]:
+    lease, judging = lease_engine(checkpoint, "cpu"), lease_engine(verifier, "cpu")
+    with running(create_engine_app({"tiny": lease.engine, "judge": judging.engine})) as url:
         yield url + "/v1"
     lease.release()
+    judging.release()
 
 
 @pytest_asyncio.fixture(params=["torch", "openai"])
@@ -154,6 +161,106 @@ async def test_a_stop_string_cuts_the_text_before_it(backend: Backend) -> None:
     assert cut.output_tokens == words.index(stop) + 1
 
 
+GREEDY = Sampling(temperature=0, max_tokens=12)
+
+
+def carry_on(text: str, partial: str, sampling: Sampling = GREEDY, indices: Sequence[int] = (0,)) -> DrawRequest:
+    return DrawRequest((Message("user", text), Message("assistant", partial)), sampling, tuple(indices))
+
+
+async def spoken(backend: Backend) -> tuple[str, Draw]:
+    """A prompt with its greedy answer in which every token is a word (this random model likes special tokens)."""
+    prompts = [f"w{n} w6" for n in range(40)]
+    for prompt, [draw] in zip(prompts, await draws(backend, *(ask(p, sampling=GREEDY) for p in prompts)), strict=True):
+        if len(draw.text.split()) == draw.output_tokens == 12 and len(set(draw.text.split())) > 4:
+            return prompt, draw
+    raise AssertionError("no prompt has such an answer; make another checkpoint")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("words", [1, 4, 7, 9])
+async def test_a_continued_prefix_of_the_greedy_answer_gives_the_rest_of_it(backend: Backend, words: int) -> None:
+    prompt, whole = await spoken(backend)
+    partial = " ".join(whole.text.split()[:words])
+    [[rest]] = await draws(backend, carry_on(prompt, partial, replace(GREEDY, max_tokens=12 - words)))
+    assert partial + rest.text == whole.text
+    assert rest.output_tokens == whole.output_tokens - words
+    assert rest.prompt_tokens == whole.prompt_tokens + words
+
+
+@pytest.mark.asyncio
+async def test_white_space_that_ends_a_partial_answer_is_not_repeated(backend: Backend) -> None:
+    [[plain], [spaced]] = await draws(backend, carry_on("w6", "w1 w2"), carry_on("w6", "w1 w2 "))
+    assert "w1 w2" + plain.text == "w1 w2 " + spaced.text
+
+
+@pytest.mark.asyncio
+async def test_an_empty_partial_answer_is_a_fresh_one(backend: Backend) -> None:
+    [[fresh], [continued]] = await draws(backend, ask("w6 w6", sampling=GREEDY), carry_on("w6 w6", ""))
+    assert continued.text == fresh.text
+
+
+@pytest.mark.asyncio
+async def test_continued_draws_differ_by_index_and_are_the_same_again(backend: Backend) -> None:
+    many, again = await draws(backend, carry_on("w1", "w2 w3", SHORT, range(6)), carry_on("w1", "w2 w3", SHORT, (4, 1)))
+    assert len({draw.text for draw in many}) > 1
+    assert [draw.text for draw in again] == [many[4].text, many[1].text]
+
+
+@pytest.mark.asyncio
+async def test_stop_strings_look_at_the_new_part_only(backend: Backend) -> None:
+    prompt, whole = await spoken(backend)
+    words = whole.text.split()
+    stop = words[3]
+    partial = " ".join(words[:4])
+    [[rest]] = await draws(backend, carry_on(prompt, partial, replace(GREEDY, stop=(f"{stop} ",), max_tokens=8)))
+    assert whole.text.startswith(partial + rest.text.rstrip())
+    assert rest.output_tokens > 0
+    again = [place for place, word in enumerate(words[4:11]) if word.endswith(stop)]
+    assert rest.output_tokens == (again[0] + 2 if again else 8)
+
+
+@pytest.mark.asyncio
+async def test_a_stop_string_is_kept_where_asked_and_its_tokens_are_the_same(backend: Backend) -> None:
+    [[whole]] = await draws(backend, ask("w6 w6", sampling=GREEDY))
+    stop = whole.text.split()[5]
+    cutting = replace(GREEDY, stop=(stop, "never"))
+    [[cut], [kept]] = await draws(
+        backend,
+        ask("w6 w6", sampling=cutting),
+        ask("w6 w6", sampling=replace(cutting, include_stop=True)),
+    )
+    assert kept.text == cut.text + stop
+    assert whole.text.startswith(kept.text)
+    assert replace(kept, text=cut.text) == replace(cut, logprob=kept.logprob)
+
+
+@pytest.mark.asyncio
+async def test_kept_stop_strings_change_nothing_where_none_was_reached(backend: Backend) -> None:
+    told = Sampling(max_tokens=60, stop=("never",), seed=3)
+    plain, kept = await draws(
+        backend, ask("w1 w2", range(24), told), ask("w1 w2", range(24), replace(told, include_stop=True))
+    )
+    assert [draw.text for draw in plain] == [draw.text for draw in kept]
+    assert any(draw.finish_reason == "stop" for draw in plain)
+
+
+@pytest.mark.asyncio
+async def test_an_answer_grown_step_by_step_is_the_whole_one(backend: Backend) -> None:
+    prompt, whole = await spoken(backend)
+    stop, grown = whole.text.split()[3], ""
+    for _ in range(12):
+        left = 12 - len(grown.split())
+        if left <= 0:
+            break
+        step = replace(GREEDY, max_tokens=left, stop=(stop,), include_stop=True)
+        [[draw]] = await draws(backend, carry_on(prompt, grown, step))
+        grown += draw.text
+        if draw.finish_reason == "length" or not draw.text.endswith(stop):
+            break
+    assert grown == whole.text
+
+
 @pytest.mark.asyncio
 async def test_ended_draws_count_the_end_token(backend: Backend) -> None:
     [found] = await draws(backend, ask("w1 w2", range(64), Sampling(max_tokens=60)))
@@ -232,5 +339,62 @@ async def test_token_counts_and_greedy_draws_are_the_same_in_process_and_over_ht
         for one, other in zip(mine, yours, strict=True):
             assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
             assert replace(one, logprob=None) == replace(other, logprob=None)
+    await local.close()
+    await remote.close()
+
+
+@pytest_asyncio.fixture(params=["torch", "openai"])
+async def judge(request: pytest.FixtureRequest, verifier: Path, served: str) -> AsyncIterator[Backend]:
+    remote = OpenAIBackend(served, "judge", dialect=Dialect(api="classify"))
+    opened: Backend = TorchBackend(verifier, "cpu", name="judge") if request.param == "torch" else remote
+    yield opened
+    await opened.close()
+
+
+async def scores(backend: Backend, *requests: ScoreRequest) -> list[float]:
+    found = sorted([outcome async for outcome in backend.score(requests)], key=lambda outcome: outcome.position)
+    values = [draw.score for one in found if isinstance(one, Settled) for draw in one.draws]
+    assert len(values) == len(requests), found
+    return [value for value in values if value is not None]
+
+
+def candidate(answer: str, partial: bool = False) -> ScoreRequest:
+    return ScoreRequest((Message("user", "w1 w2"), Message("assistant", answer)), partial)
+
+
+@pytest.mark.asyncio
+async def test_a_verifier_gives_one_score_a_candidate(judge: Backend) -> None:
+    values = await scores(judge, *(candidate(f"w{n} = 7") for n in range(20)))
+    assert all(0 <= value <= 1 for value in values)
+    assert len(set(values)) > 10
+    assert await scores(judge, candidate("w3 = 7")) == pytest.approx([values[3]], abs=1e-6)
+
+
+@pytest.mark.asyncio
+async def test_a_partial_answer_is_judged_unclosed(judge: Backend) -> None:
+    whole, partial = await scores(judge, candidate("w3 = 7"), candidate("w3 = 7", partial=True))
+    assert whole != pytest.approx(partial, abs=1e-6)
+
+
+@pytest.mark.asyncio
+async def test_a_candidate_beyond_the_context_fails_alone(judge: Backend) -> None:
+    outcomes = {one.position: one async for one in judge.score([candidate("w1"), candidate("w1 " * 300)])}
+    assert isinstance(outcomes[0], Settled)
+    assert isinstance(outcomes[1], Failed)
+    assert "tokens" in outcomes[1].reason
+
+
+@pytest.mark.asyncio
+async def test_draws_of_a_verifier_are_an_error(judge: Backend) -> None:
+    with pytest.raises(BackendError, match="verifier"):
+        await outcomes(judge, [ask("w1")])
+
+
+@pytest.mark.asyncio
+async def test_scores_are_the_same_in_process_and_over_http(verifier: Path, served: str) -> None:
+    local = TorchBackend(verifier, "cpu")
+    remote = OpenAIBackend(served, "judge", dialect=Dialect(api="classify"))
+    asked = [candidate(f"w{n}", partial=n % 2 == 1) for n in range(8)]
+    assert await scores(local, *asked) == pytest.approx(await scores(remote, *asked), abs=1e-6)
     await local.close()
     await remote.close()

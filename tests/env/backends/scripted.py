@@ -1,10 +1,10 @@
-"""A real HTTP server that answers chat completions as a script says."""
+"""A real HTTP server that answers completions and classifications as a script says."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,21 +15,26 @@ from starlette.routing import Route
 Answer = Callable[[dict[str, Any]], Response | Awaitable[Response]]
 
 
-class Script:
-    """Answers in turn; the last one for ever. Remembers what it was asked."""
+PATHS = ("/v1/chat/completions", "/v1/completions", "/classify", "/pooling")
 
-    def __init__(self, *answers: Answer) -> None:
+
+class Script:
+    """Answers in turn; the last one for ever. Remembers what it was asked, and where."""
+
+    def __init__(self, *answers: Answer, paths: Sequence[str] = PATHS) -> None:
         self.answers = list(answers)
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.at_once = 0
         self.most_at_once = 0
-        self.app = Starlette(routes=[Route("/v1/chat/completions", self._answer, methods=["POST"])])
+        self.app = Starlette(routes=[Route(path, self._answer, methods=["POST"]) for path in paths])
 
     async def _answer(self, request: Request) -> Response:
         body = json.loads(await request.body())
         self.asked.append(body)
         self.headers.append(dict(request.headers))
+        self.paths.append(request.url.path)
         answer = self.answers[min(len(self.asked), len(self.answers)) - 1]
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -59,6 +64,34 @@ def completion(
     if usage:
         reply["usage"] = {"prompt_tokens": 7, "completion_tokens": 3 * count + 1, "total_tokens": 0}
     return JSONResponse(reply)
+
+
+def text_completion(body: dict[str, Any]) -> Response:
+    """A well-formed reply of the text completion API."""
+    count = body.get("n", 1)
+    logprobs = {"tokens": ["x"] * 2, "token_logprobs": [-0.5, -0.25], "top_logprobs": None}
+    choices = [
+        {"index": j, "text": f" seed {body['seed'] + j}", "finish_reason": "stop", "logprobs": logprobs}
+        for j in range(count)
+    ]
+    usage = {"prompt_tokens": 7, "completion_tokens": 2 * count, "total_tokens": 0}
+    return JSONResponse({"id": "1", "object": "text_completion", "choices": choices, "usage": usage})
+
+
+def classified(*probs: float, label: str | None = None, tokens: int | None = 9) -> Answer:
+    """vLLM's reply of ``/classify``."""
+    entry = {"index": 0, "label": label, "probs": list(probs), "num_classes": len(probs)}
+    reply: dict[str, Any] = {"id": "1", "object": "list", "model": "m", "data": [entry]}
+    if tokens is not None:
+        reply["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
+    return lambda body: JSONResponse(reply)
+
+
+def pooled(data: list[Any]) -> Answer:
+    """vLLM's reply of ``/pooling``."""
+    entry = {"index": 0, "object": "pooling", "data": data}
+    usage = {"prompt_tokens": 9, "total_tokens": 9, "completion_tokens": 0}
+    return lambda body: JSONResponse({"id": "1", "object": "list", "model": "m", "data": [entry], "usage": usage})
 
 
 def status(

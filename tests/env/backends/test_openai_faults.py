@@ -5,44 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from env.backends import DrawRequest, Failed, Message, OpenAIBackend, Sampling, ScoreRequest, Settled
+from env.backends import Failed, Message, OpenAIBackend, Sampling, ScoreRequest, Settled
 from env.errors import BackendError
+from tests.env.backends.asking import KEY, ask, failed, outcomes, settled
 from tests.env.backends.scripted import Script, completion, hang, raw, status
 from tests.env.engine.live import running
-
-KEY = "sk-very-secret"
-
-
-def ask(indices: Sequence[int] = (0,), sampling: Sampling | None = None, text: str = "hi") -> DrawRequest:
-    return DrawRequest((Message("user", text),), sampling or Sampling(), tuple(indices))
-
-
-async def outcomes(script: Script, *requests: DrawRequest, **options: Any) -> list[Settled | Failed]:
-    settings = {"timeout_s": 5.0, "max_retries": 2, "backoff_s": 0.01, "api_key": KEY} | options
-    with running(script.app) as url:
-        backend = OpenAIBackend(url + "/v1", "m", **settings)
-        try:
-            found = [outcome async for outcome in backend.generate(requests)]
-        finally:
-            await backend.close()
-    return sorted(found, key=lambda outcome: outcome.position)
-
-
-async def settled(script: Script, *requests: DrawRequest, **options: Any) -> list[Settled]:
-    found = await outcomes(script, *requests, **options)
-    assert all(isinstance(one, Settled) for one in found), found
-    return [one for one in found if isinstance(one, Settled)]
-
-
-async def failed(script: Script, *requests: DrawRequest, **options: Any) -> list[Failed]:
-    found = await outcomes(script, *requests, **options)
-    assert all(isinstance(one, Failed) for one in found), found
-    return [one for one in found if isinstance(one, Failed)]
 
 
 @pytest.mark.asyncio

@@ -114,7 +114,18 @@ def test_chat_tokens_are_those_of_apply_chat_template(tiny: Path) -> None:
     for reply in (True, False):
         plain = [[{"role": m.role, "content": m.content} for m in chat] for chat in chats]
         theirs = reference.apply_chat_template(plain, add_generation_prompt=reply, tokenize=True)["input_ids"]
-        assert tokenizer.encode_chats(chats, reply) == theirs
+        assert tokenizer.encode_chats(chats, "reply" if reply else "closed") == theirs
+
+
+def test_open_chats_end_inside_their_last_message(tiny: Path) -> None:
+    tokenizer, reference = CheckpointTokenizer(tiny), AutoTokenizer.from_pretrained(tiny)
+    chat = [Message("user", "w1"), Message("assistant", "w2 = 3")]
+    plain = [{"role": m.role, "content": m.content} for m in chat]
+    theirs = reference.apply_chat_template(plain, continue_final_message=True, tokenize=True)["input_ids"]
+    assert tokenizer.encode_chats([chat], "open") == [theirs]
+    [closed] = tokenizer.encode_chats([chat], "closed")
+    assert closed[: len(theirs)] == theirs
+    assert len(closed) > len(theirs)
 
 
 def test_text_is_decoded_without_special_tokens(tiny: Path) -> None:
