@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import product
 
 from env.allocation import Allocation, StageSetting
-from env.costs import PlanCost
+from env.costs import CostOptions, PlanCost
 from env.spec import StudySpec
 
 MAX_ENUMERATED = 300_000
@@ -20,7 +20,7 @@ class SearchSpace:
 
     def __init__(self, spec: StudySpec) -> None:
         self.pipeline = spec.pipeline
-        self.cost = PlanCost(spec.pipeline, spec.budget.plan.unit)
+        self.cost = PlanCost(spec.pipeline, spec.budget.plan.unit, CostOptions.of(spec.budget.plan))
         self.limit = spec.budget.plan.limit
         self._stages = spec.pipeline.stages
 

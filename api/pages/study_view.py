@@ -9,7 +9,7 @@ from plotly.graph_objects import Figure
 from pydantic import ValidationError
 
 from api.routes.studies import plan_of
-from env.costs._base import cost_model
+from env.costs import cost_model
 from env.execution.evidence import ExampleEvidence
 from env.spec import StudySpec
 from planner.archive import Archive, GuidelineRecord, ProposalRecord, StudyRecord, TrialRecord

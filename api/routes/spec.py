@@ -12,7 +12,7 @@ from api.bodies import usable_spec
 from api.problems import FaultPublic
 from api.routes.spec_bodies import PROBLEMS, SPEC_BODY, RawSpecDep
 from api.schemas import CheapestPublic, CheckPublic
-from env.costs import PlanCost
+from env.costs import CostOptions, PlanCost
 from env.errors import ApportionError
 from env.spec import SpecError, StudySpec
 from env.spec.check import cheapest_allocation
@@ -54,6 +54,6 @@ def _cheapest(raw: Any) -> CheapestPublic | None:
 
 
 def _priced(spec: StudySpec) -> CheapestPublic:
-    cost = PlanCost(spec.pipeline, spec.budget.plan.unit)
+    cost = PlanCost(spec.pipeline, spec.budget.plan.unit, CostOptions.of(spec.budget.plan))
     allocation = cheapest_allocation(spec.pipeline, cost)
     return CheapestPublic(allocation=allocation.to_json(), predicted_cost=cost.allocation(allocation), unit=cost.unit)

@@ -1,17 +1,17 @@
-"""Forward FLOPs and the budget unit of AgentTTS (arXiv 2508.00890)."""
+"""Forward FLOPs: the cheapest measure, from parameters and tokens alone."""
 
 from __future__ import annotations
 
-REFERENCE_PARAMETERS = 3e9
-REFERENCE_PROMPT = 128
-REFERENCE_OUTPUT = 64
+from env.costs._base import CostOptions, Lack, ModelProfile, StageTokens
 
 
 def flops(parameters: float, prompt_tokens: float, output_tokens: float, samples: float) -> float:
-    """Forward FLOPs of one query: ``2 M (Np + S Nd)``; the prompt is prefilled once and shared by the samples.
+    """Forward FLOPs of one query: ``2 M (Np + S Nd)``; the prompt is processed once and shared by the samples.
+
+    A multiplication and an addition for each parameter and token; attention over the context is left out.
 
     Args:
-        parameters: active parameters M.
+        parameters: active parameters M: all of a dense model, those a token goes through of a mixture.
         prompt_tokens: Np.
         output_tokens: Nd, tokens of one sample.
         samples: S.
@@ -19,10 +19,19 @@ def flops(parameters: float, prompt_tokens: float, output_tokens: float, samples
     return 2.0 * parameters * (prompt_tokens + samples * output_tokens)
 
 
-def agenttts_units(parameters: float, prompt_tokens: float, output_tokens: float, samples: float) -> float:
-    """Cost in AgentTTS units, floored at 0: ``(M / 3e9)(Nd / 64)(Np / Nd + S) - 128 / 64``.
+class FlopsCost:
+    """Forward FLOPs."""
 
-    One unit is one more sample of a 3B model with 128 prompt tokens and 64 decoded tokens.
-    """
-    scale = (parameters / REFERENCE_PARAMETERS) * (output_tokens / REFERENCE_OUTPUT)
-    return max(0.0, scale * (prompt_tokens / output_tokens + samples) - REFERENCE_PROMPT / REFERENCE_OUTPUT)
+    unit = "FLOPs"
+
+    def __init__(self, options: CostOptions) -> None:
+        self._shared = options.prompt_shared
+
+    def lacks(self, model: ModelProfile) -> list[Lack]:
+        """See `CostModel.lacks`."""
+        return []
+
+    def stage_cost(self, model: ModelProfile, tokens: StageTokens) -> float:
+        """See `CostModel.stage_cost`; `flops` has the formula, with Np S in place of Np where nothing is shared."""
+        prompt = tokens.prompt * tokens.prefills(self._shared)
+        return flops(model.active, prompt, tokens.output, tokens.samples * tokens.prompts)

@@ -38,6 +38,10 @@ class Filled:
     failures: dict[PromptKey, str] = field(default_factory=dict)
     """Prompts with a failed call, and why."""
 
+    seconds: dict[PromptKey, dict[int, float]] = field(default_factory=dict)
+    """Of the draws made just now, by index: their share of the time their model was asked, by tokens generated. Models
+    asked side by side slow each other down, and their times overlap."""
+
 
 class Drawing:
     """Draws into a bank on behalf of one batch."""
@@ -135,6 +139,7 @@ class Drawing:
         started = flushed = time.monotonic()
         buffer: dict[PromptKey, list[Draw]] = {}
         waiting = settled = done = 0
+        made: list[tuple[PromptKey, int, int]] = []
 
         async def flush() -> None:
             nonlocal buffer, waiting, settled, flushed
@@ -151,9 +156,13 @@ class Drawing:
                 # A request that failed in part keeps what it drew: the next run asks for the rest only.
                 draws = [replace(draw, origin=self._origin) for draw in outcome.draws]
                 buffer.setdefault(keys[outcome.position], []).extend(draws)
+                made += [(keys[outcome.position], draw.index, max(1, draw.output_tokens)) for draw in draws]
                 waiting += len(draws)
             if waiting >= FLUSH_DRAWS or time.monotonic() - flushed > FLUSH_SECONDS:
                 await flush()
+        elapsed, tokens = time.monotonic() - started, sum(weight for *_, weight in made)
+        for key, index, weight in made:
+            filled.seconds.setdefault(key, {})[index] = elapsed * weight / tokens
         await flush()
 
 

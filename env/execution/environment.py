@@ -11,7 +11,7 @@ from env.allocation import Allocation, StageSetting
 from env.backends import Draw, Message, Sampling
 from env.backends.pool import Backends
 from env.bank import PromptKey, SampleBank
-from env.costs import PlanCost
+from env.costs import CostOptions, PlanCost
 from env.errors import TemplateError
 from env.execution.drawing import Drawing, Filled, Need, key_of, score_key_of
 from env.execution.estimates import Estimator, answer_variable
@@ -43,13 +43,21 @@ class Environment:
     """Executes allocations of one pipeline on examples, over a bank and backends."""
 
     def __init__(
-        self, pipeline: PipelineSpec, unit: CostUnit, bank: SampleBank, backends: Backends, seed: int = 0
+        self,
+        pipeline: PipelineSpec,
+        unit: CostUnit,
+        bank: SampleBank,
+        backends: Backends,
+        seed: int = 0,
+        options: CostOptions | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.cost = PlanCost(pipeline, unit)
+        self.cost = PlanCost(pipeline, unit, options)
         self._bank = bank
         self._backends = backends
         self._seed = seed
+        self._seconds: dict[PromptKey, dict[int, float]] = {}
+        """Time of every draw this environment made, so that a later trial that reuses it knows what it took."""
         self._metric = metric_of(pipeline.metric)
         self._parsers = {stage.name: parser_of(stage.parser) for stage in pipeline.stages}
 
@@ -101,6 +109,7 @@ class Environment:
             known.samples = max(known.samples, setting.samples)
         filled = await drawing.fill(stage.name, needs)
         batch.take(filled)
+        self._seconds_taken(filled)
         for key, draws in filled.draws.items():
             batch.candidates[stage.name, key] = self._read(stage, draws)
         alive = [path for path in alive if path.failure is None]
@@ -142,6 +151,8 @@ class Environment:
             score_keys[key] = [score_key_of(self._backends, stage.verifier, m) for m in judged]
             messages.update(zip(score_keys[key], judged, strict=True))
         scored = await drawing.fill_scores(stage.name, stage.verifier, messages)
+        self._seconds_taken(scored)
+        batch.score_keys.update({(stage.name, key): keys for key, keys in score_keys.items()})
         for key, keys in score_keys.items():
             failure = next((scored.failures[k] for k in keys if k in scored.failures), None)
             if failure is not None:
@@ -168,9 +179,30 @@ class Environment:
         outputs = [draw.output_tokens for draw in first]
         path.cost += self.cost.measured(stage, setting, first[0].prompt_tokens, outputs)
         path.outcomes.append(
-            StageOutcome(stage.name, answer, key, setting.samples, len(draws), first[0].prompt_tokens, sum(outputs))
+            StageOutcome(
+                stage.name,
+                answer,
+                key,
+                setting.samples,
+                len(draws),
+                first[0].prompt_tokens,
+                sum(outputs),
+                self._seconds_of(stage, setting, key, batch),
+            )
         )
         path.variables[stage.name] = answer_variable(stage, answer)
+
+    def _seconds_taken(self, filled: Filled) -> None:
+        for key, seconds in filled.seconds.items():
+            self._seconds.setdefault(key, {}).update(seconds)
+
+    def _seconds_of(self, stage: StageSpec, setting: StageSetting, key: PromptKey, batch: _Batch) -> float | None:
+        """Time of a setting's draws and of the verifier's passes over them; None where one is not known."""
+        parts = [(key, i) for i in range(setting.samples)]
+        if STRATEGIES[setting.strategy].needs_scores:
+            parts += [(score_key, 0) for score_key in batch.score_keys.get((stage.name, key), ())[: setting.samples]]
+        known = [self._seconds[k][i] for k, i in parts if i in self._seconds.get(k, ())]
+        return sum(known) if len(known) == len(parts) else None
 
     def _results(
         self, allocations: Sequence[Allocation], batch: _Batch, origin: str, started: float
@@ -247,6 +279,7 @@ class _Batch:
         self.paths = paths
         self.filled = Filled()
         self.candidates: dict[tuple[str, PromptKey], tuple[Candidate, ...]] = {}
+        self.score_keys: dict[tuple[str, PromptKey], list[PromptKey]] = {}
 
     def take(self, filled: Filled) -> None:
         self.filled.draws.update(filled.draws)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from env.allocation import Allocation
+from env.costs import StageTokens
 
 CurvePoint = tuple[int, float, float]
 """(k, value, mass): sum of probability times score over the outcomes whose downstream draws are held, and their
@@ -32,6 +33,10 @@ class StageOutcome:
     output_tokens: int
     """Tokens of the `samples` draws the allocation asks for, whether new or reused."""
 
+    seconds: float | None = field(default=None, compare=False)
+    """Measured time of these draws (and of the verifier on them), as if all were new; None where some were drawn by
+    another process. A measurement and no part of the result: it differs between runs."""
+
 
 @dataclass(frozen=True)
 class ExampleEvidence:
@@ -54,6 +59,19 @@ class ExampleEvidence:
 
     cost: float = 0.0
     """Measured cost of this query in the plan's unit, as if every draw were new."""
+
+    @property
+    def tokens(self) -> dict[str, StageTokens]:
+        """What each stage used, by its name."""
+        return {
+            s.stage: StageTokens(s.prompt_tokens, s.output_tokens / max(1, s.samples), s.samples) for s in self.stages
+        }
+
+    @property
+    def seconds(self) -> float | None:
+        """Measured time of this query, stage after stage; None where a stage was not timed."""
+        known = [s.seconds for s in self.stages if s.seconds is not None]
+        return sum(known) if known and len(known) == len(self.stages) else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import os
 from itertools import product
 
 from env.allocation import Allocation, StageSetting
-from env.costs.plan_cost import PlanCost, model_parameters
+from env.costs import CostOptions, PlanCost
+from env.costs.profiles import profile_faults
 from env.errors import ApportionError, CheckpointError, TemplateError
 from env.spec.checkpoints import resolve_checkpoint
 from env.spec.faults import Fault
@@ -138,11 +139,14 @@ def cheapest_allocation(pipeline: PipelineSpec, cost: PlanCost) -> Allocation:
 
 
 def _check_budget(spec: StudySpec) -> list[Fault]:
-    try:
-        model_parameters(spec.pipeline)
-    except CheckpointError as error:
-        return [Fault("pipeline.models", str(error))]
-    cost = PlanCost(spec.pipeline, spec.budget.plan.unit)
+    options = CostOptions.of(spec.budget.plan)
+    faults = profile_faults(spec.pipeline, options)
+    if faults:
+        return faults
+    cost = PlanCost(spec.pipeline, spec.budget.plan.unit, options)
+    faults = cost.faults()
+    if faults:
+        return faults
     cheapest = cheapest_allocation(spec.pipeline, cost)
     lowest = cost.allocation(cheapest)
     if lowest <= spec.budget.plan.limit:

@@ -36,8 +36,21 @@ def faults_of(error: ValidationError) -> list[Fault]:
     return [Fault(_path(tuple(item["loc"])), _message(item["type"], item["msg"])) for item in error.errors()]
 
 
-_UNION_TAGS = {"torch", "openai", "text", "after", "ids", "regex", "json", "ledger", "file", "inline"}
-_TAGGED = {"models", "parser", "data"}
+_UNION_TAGS = {
+    "torch",
+    "openai",
+    "text",
+    "after",
+    "ids",
+    "regex",
+    "json",
+    "ledger",
+    "file",
+    "inline",
+    "named",
+    "numbers",
+}
+_TAGGED = {"models", "parser", "data", "architecture"}
 
 
 def _path(location: tuple[int | str, ...]) -> str:

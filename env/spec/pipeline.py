@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from env.spec.architecture import ArchitectureSpec, Price, Quantisation
+from env.spec.strict import Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
@@ -13,10 +16,21 @@ StrategyName = Literal["vote", "union", "best_of_n"]
 MetricName = Literal["exact_match", "f1"]
 
 
-class Strict(BaseModel):
-    """Base of everything that crosses the border: unknown fields are faults, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+StatedParameters = Annotated[
+    float | None,
+    Field(gt=0, description="Active parameters, for the cost model; counted from the architecture where not given."),
+]
+StatedArchitecture = Annotated[
+    ArchitectureSpec | None,
+    Field(description="A name from the catalogue (`python -m env.costs --catalogue` lists them), or the numbers."),
+]
+StatedQuantisation = Annotated[
+    Quantisation | None,
+    Field(description="Bits of weights and KV cache; as the checkpoint says, else 16, where not given."),
+]
+StatedPrice = Annotated[
+    Price | None, Field(description="US dollars for a million tokens; a plan budget in dollars needs it.")
+]
 
 
 class TorchModel(Strict):
@@ -25,9 +39,10 @@ class TorchModel(Strict):
     backend: Literal["torch"]
     checkpoint: str = Field(description="embedded:<name>, or a folder below the data root.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    parameters: float | None = Field(
-        None, gt=0, description="Active parameters for the cost model; read from the checkpoint where not given."
-    )
+    parameters: StatedParameters = None
+    architecture: StatedArchitecture = None
+    quantisation: StatedQuantisation = None
+    price: StatedPrice = None
 
 
 class OpenAIModel(Strict):
@@ -40,7 +55,10 @@ class OpenAIModel(Strict):
     api_key_env: str | None = Field(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Environment variable that holds the key."
     )
-    parameters: float = Field(gt=0, description="Active parameters, for the cost model.")
+    parameters: StatedParameters = None
+    architecture: StatedArchitecture = None
+    quantisation: StatedQuantisation = None
+    price: StatedPrice = None
     timeout_s: float = Field(60.0, gt=0, le=3600, description="Limit of one attempt, in seconds.")
     max_retries: int = Field(4, ge=0, le=20)
     concurrency: int = Field(
@@ -70,6 +88,12 @@ class OpenAIModel(Strict):
     def draws(self) -> bool:
         """Whether it is asked for text; else it is a verifier."""
         return self.api in ("chat", "completions")
+
+    @model_validator(mode="after")
+    def _has_a_size(self) -> OpenAIModel:
+        if self.parameters is None and self.architecture is None:
+            raise ValueError("state parameters, or an architecture to count them from")
+        return self
 
 
 ModelSpec = Annotated[TorchModel | OpenAIModel, Field(discriminator="backend")]

@@ -6,9 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from env.spec.pipeline import Name, PipelineSpec, Strict
+from env.spec.pipeline import Name, PipelineSpec
+from env.spec.strict import Strict
 
-CostUnit = Literal["flops", "agenttts", "tokens"]
+CostUnit = Literal[
+    "flops",
+    "agenttts",
+    "tokens",
+    "eflops",
+    "runtime",
+    "accelerator_seconds",
+    "dollars",
+    "joules",
+    "seconds",
+]
+Precision = Literal["fp32", "tf32", "bf16", "fp8", "int8", "fp4"]
 ProposerKind = Literal["auto", "agent", "insight", "random"]
 
 
@@ -49,7 +61,40 @@ class PlanBudget(Strict):
     """What one query of the plan may cost."""
 
     limit: float = Field(gt=0)
-    unit: CostUnit = "flops"
+    unit: CostUnit = Field("flops", description="docs/costs.md says what each means and which to take.")
+    prompt_shared: bool = Field(
+        True, description="A prompt is processed once for all its samples; else once for each sample."
+    )
+    accelerator: str | None = Field(
+        None, description="By name, for instance h100-sxm; runtime, accelerator_seconds, joules and seconds need it."
+    )
+    precision: Precision | None = Field(
+        None,
+        description="Of the arithmetic, which decides the peak rate; bf16 where the accelerator has it, else fp32.",
+    )
+    tensor_parallel: int | None = Field(
+        None, ge=1, le=1024, description="Accelerators a model is spread over; as few as hold it where not given."
+    )
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="Sequences served together, which share the reading of the weights. Where not given: 1 for the "
+        "runtimes, and no weight traffic for eFLOPs, as in the papers.",
+    )
+    intensity: float | None = Field(
+        None, gt=0, description="FLOPs that cost as much as one byte moved, for eFLOPs; the accelerator's, else 562.5."
+    )
+    prices: str | None = Field(
+        None, description="YAML file below the data root with prices by model name, for models that state none."
+    )
+    power_fraction: float = Field(
+        1.0, gt=0, le=1, description="Part of the accelerator's rated power that is drawn, for joules."
+    )
+    pue: float = Field(1.0, ge=1, le=10, description="Power usage effectiveness of the data centre, for joules.")
+    calibration: float | None = Field(
+        None, gt=0, description="Measured seconds over idealized ones, as the report fits it; seconds needs it."
+    )
 
 
 class SearchBudget(Strict):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from env.allocation import Allocation, StageSetting
 from env.backends.pool import BackendPool, Backends
+from env.costs import CostOptions
 from env.errors import ApportionError
 from env.execution import Environment, Progress
 from env.spec import StudySpec
@@ -57,7 +58,12 @@ class StudyContext:
         self._pool = BackendPool(self.spec.pipeline.models, tenant=study_id)
         self.backends: Backends = backends or self._pool
         self.environment = Environment(
-            self.spec.pipeline, self.spec.budget.plan.unit, archive.bank, self.backends, self.spec.seed
+            self.spec.pipeline,
+            self.spec.budget.plan.unit,
+            archive.bank,
+            self.backends,
+            self.spec.seed,
+            CostOptions.of(self.spec.budget.plan),
         )
         self.insight = InsightProposer(self.space, self.spec.seed)
         self.proposer = open_proposer(

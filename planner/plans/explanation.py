@@ -11,13 +11,16 @@ from planner.plans.document import IntervalPublic, Rival
 from planner.proposers.guidelines import plateau_of
 from planner.space import SearchSpace
 
+PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+PREFIXED = ("FLOPs", "eFLOPs")
+
 
 def amount(value: float, unit: str) -> str:
     """A cost for people: FLOPs with a prefix, other units plain."""
-    if unit == "FLOPs":
-        for size, name in ((1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"), (1e6, "MFLOPs"), (1e3, "kFLOPs")):
+    if unit in PREFIXED:
+        for size, prefix in PREFIXES:
             if value >= size:
-                return f"{value / size:.4g} {name}"
+                return f"{value / size:.4g} {prefix}{unit}"
     return f"{value:.4g} {unit}"
 
 

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from plotly.graph_objects import Bar, Figure, Scatter
 
+from env.costs import Calibration
 from planner.archive.records import KPoint, TrialRecord
 from planner.plans.document import PlanDocument
-from planner.plans.explanation import amount
+from planner.plans.explanation import PREFIXED, PREFIXES, amount
 
 Theme = Literal["light", "dark"]
 
@@ -189,6 +190,71 @@ def allocation_bars(document: PlanDocument, theme: Theme = "light") -> Figure:
     return figure
 
 
+def prediction_figure(
+    pairs: Sequence[tuple[str, float, float]],
+    predicted_unit: str,
+    measured_unit: str,
+    calibration: Calibration | None,
+    theme: Theme = "light",
+) -> Figure:
+    """Measured over predicted cost per query, on logarithmic axes, with the fitted factor.
+
+    Args:
+        pairs: for each trial what it is, its predicted and its measured cost, both above 0.
+        predicted_unit: of the predictions.
+        measured_unit: of the measurements; where it is the same unit, the line of equality is drawn.
+        calibration: the fit over the pairs.
+        theme: of the page around it.
+    """
+    colours = _colours(theme)
+    across, x_unit = _scale(predicted_unit, max((p for _, p, _ in pairs), default=1.0))
+    up, y_unit = (across, x_unit) if measured_unit == predicted_unit else (1.0, measured_unit)
+    figure = _figure(colours, f"predicted cost, {x_unit} per query", f"measured, {y_unit} per query")
+    low, high = min((p for _, p, _ in pairs), default=1.0) * 0.8, max((p for _, p, _ in pairs), default=1.0) * 1.25
+    if measured_unit == predicted_unit:
+        figure.add_trace(_line("measured = predicted", low, high, 1.0, (across, up), "dash", colours.ink))
+    if calibration is not None:
+        name = f"factor {_with_interval(calibration)}"
+        figure.add_trace(_line(name, low, high, calibration.factor, (across, up), "solid", colours.series[1]))
+    figure.add_trace(
+        Scatter(
+            x=[p / across for _, p, _ in pairs],
+            y=[m / up for _, _, m in pairs],
+            name=_count(len(pairs), "trial"),
+            mode="markers",
+            marker={"size": 9, "symbol": "circle-open", "color": colours.series[0], "line": {"width": 2}},
+            text=[
+                f"{label}<br>predicted {amount(p, predicted_unit)}<br>measured {amount(m, measured_unit)}"
+                for label, p, m in pairs
+            ],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(type="log")
+    figure.update_yaxes(type="log")
+    return figure
+
+
+def _line(
+    name: str, low: float, high: float, factor: float, scales: tuple[float, float], dash: str, colour: str
+) -> Scatter:
+    """The line ``measured = factor x predicted``."""
+    return Scatter(
+        x=[low / scales[0], high / scales[0]],
+        y=[factor * low / scales[1], factor * high / scales[1]],
+        name=name,
+        mode="lines",
+        line={"dash": dash, "width": 2, "color": colour},
+        hoverinfo="skip",
+    )
+
+
+def _with_interval(calibration: Calibration) -> str:
+    if calibration.low is None or calibration.high is None:
+        return f"{calibration.factor:.3g}"
+    return f"{calibration.factor:.3g} ({calibration.low:.3g} to {calibration.high:.3g})"
+
+
 def pareto_numbers(trials: Sequence[TrialRecord]) -> list[int]:
     """Numbers of the trials that no other beats in score at the same or a lower cost, cheapest first."""
     front: list[int] = []
@@ -308,8 +374,8 @@ def _count(number: int, word: str) -> str:
 
 def _scale(unit: str, largest: float) -> tuple[float, str]:
     """A factor that gives readable ticks, and the unit it leaves."""
-    if unit == "FLOPs":
-        for size, name in ((1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"), (1e6, "MFLOPs"), (1e3, "kFLOPs")):
+    if unit in PREFIXED:
+        for size, prefix in PREFIXES:
             if largest >= size:
-                return size, name
+                return size, prefix + unit
     return 1.0, unit

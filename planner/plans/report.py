@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from env.errors import ApportionError
 from planner.archive import Archive, TrialRecord
 from planner.plans.document import PlanDocument
 from planner.plans.explanation import amount
-from planner.plans.figures import allocation_bars, best_so_far, curves_figure, pareto_figure
+from planner.plans.figures import allocation_bars, best_so_far, curves_figure, pareto_figure, prediction_figure
+from planner.plans.ladders import StudyLadders, comparisons, study_ladders
 
 
 def write_report(archive: Archive, study_id: str, out: Path) -> list[Path]:
@@ -37,10 +38,12 @@ def write_report(archive: Archive, study_id: str, out: Path) -> list[Path]:
     """
     document = PlanDocument.model_validate(dict(archive.plans.get(study_id).document))
     trials = archive.trials.list(study_id, "search")
+    ladders = study_ladders(archive, study_id, trials)
+    data = report_data(archive, study_id, document, trials, ladders)
     contents = {
         "plan.yaml": document.to_yaml(),
-        "report.json": json.dumps(report_data(archive, study_id, document, trials), indent=2, ensure_ascii=False),
-        "report.html": report_html(archive, study_id, document, trials),
+        "report.json": json.dumps(data, indent=2, ensure_ascii=False),
+        "report.html": report_html(archive, study_id, document, trials, ladders),
     }
     paths: list[Path] = []
     try:
@@ -58,7 +61,9 @@ def write_report(archive: Archive, study_id: str, out: Path) -> list[Path]:
     return paths
 
 
-def report_data(archive: Archive, study_id: str, document: PlanDocument, trials: list[TrialRecord]) -> dict[str, Any]:
+def report_data(
+    archive: Archive, study_id: str, document: PlanDocument, trials: list[TrialRecord], ladders: StudyLadders
+) -> dict[str, Any]:
     """Everything a script may want of a study, as JSON data."""
     study = archive.studies.get(study_id)
     return {
@@ -78,6 +83,7 @@ def report_data(archive: Archive, study_id: str, document: PlanDocument, trials:
                 "new_draws": t.spend.new_draws,
                 "reused_draws": t.spend.reused_draws,
                 "failed": t.failed,
+                "ladder": _ladder_data(ladders, t.trial_no),
                 "curves": {
                     stage: [{"k": p.k, "score": p.score, "coverage": p.coverage} for p in points]
                     for stage, points in t.curves.items()
@@ -85,6 +91,10 @@ def report_data(archive: Archive, study_id: str, document: PlanDocument, trials:
             }
             for t in trials
         ],
+        "calibrations": {
+            f"{c.predicted_unit} -> {c.measured_unit}": None if c.fit is None else asdict(c.fit)
+            for c in comparisons(trials, ladders, document.unit)
+        },
         "guidelines": [
             {"round": g.round, "insight": g.insight, "stage": g.stage, "text": g.text}
             for g in archive.guidelines.list(study_id)
@@ -98,7 +108,9 @@ def report_data(archive: Archive, study_id: str, document: PlanDocument, trials:
     }
 
 
-def report_html(archive: Archive, study_id: str, document: PlanDocument, trials: list[TrialRecord]) -> str:
+def report_html(
+    archive: Archive, study_id: str, document: PlanDocument, trials: list[TrialRecord], ladders: StudyLadders
+) -> str:
     """One HTML file that needs nothing else: tables, figures, plotly's script inside."""
     chosen = next((t for t in trials if t.allocation.to_json() == document.allocation), None)
     front = [point.trial_no for point in document.pareto]
@@ -110,6 +122,8 @@ def report_html(archive: Archive, study_id: str, document: PlanDocument, trials:
         ),
         ("Where the plan spends", allocation_bars(document)),
     ]
+    compared = comparisons(trials, ladders, document.unit)
+    figures += [(c.title, prediction_figure(c.pairs, c.predicted_unit, c.measured_unit, c.fit)) for c in compared]
     if chosen is not None:
         figures.insert(1, ("More samples at one stage", curves_figure(with_longest_curves(chosen, trials))))
     environment = Environment(
@@ -122,9 +136,19 @@ def report_html(archive: Archive, study_id: str, document: PlanDocument, trials:
         trials=trials,
         guidelines=archive.guidelines.list(study_id),
         refused=[p for p in archive.proposals.list(study_id) if p.verdict == "refused"],
+        comparisons=compared,
+        ladders=ladders,
+        chosen=chosen,
         figures=[(title, _embedded(figure)) for title, figure in figures],
         plotly=get_plotlyjs(),
     )
+
+
+def _ladder_data(ladders: StudyLadders, trial_no: int) -> dict[str, Any] | None:
+    ladder = ladders.trials.get(trial_no)
+    if ladder is None:
+        return None
+    return {"predicted": dict(ladder.predicted), "measured": dict(ladder.measured), "timed": ladder.timed}
 
 
 def with_longest_curves(chosen: TrialRecord, trials: Sequence[TrialRecord]) -> TrialRecord:

@@ -1,0 +1,106 @@
+"""Gathers what the cost models know of a pipeline's models: stated, from checkpoints, from the catalogue."""
+
+from __future__ import annotations
+
+from env.costs._base import CostDataError, CostOptions, ModelProfile
+from env.costs.architecture import active_parameters, total_parameters
+from env.costs.catalogue import catalogued
+from env.costs.checkpoint import read_architecture, read_quantisation
+from env.costs.money import read_prices
+from env.errors import ApportionError, CheckpointError
+from env.spec.architecture import Architecture, Price, Quantisation
+from env.spec.checkpoints import resolve_checkpoint
+from env.spec.faults import Fault
+from env.spec.pipeline import ModelSpec, PipelineSpec, TorchModel
+
+LARGEST_DISAGREEMENT = 1.3
+"""Stated over counted active parameters, either way: card figures round, and some leave embeddings out."""
+
+
+def model_profiles(pipeline: PipelineSpec, options: CostOptions | None = None) -> dict[str, ModelProfile]:
+    """What is known of every model of a pipeline.
+
+    Args:
+        pipeline: names the models.
+        options: may name a file of prices.
+
+    Raises:
+        CheckpointError: a checkpoint's size is not stated and cannot be read.
+        CostDataError: no catalogue entry of a name, or the prices cannot be read.
+    """
+    prices = _prices(options.prices if options else None)
+    return {name: model_profile(name, model, prices.get(name)) for name, model in pipeline.models.items()}
+
+
+def model_profile(name: str, model: ModelSpec, price: Price | None = None) -> ModelProfile:
+    """What is known of one model.
+
+    Args:
+        name: under which the pipeline knows it.
+        model: its spec; what it states goes before what is read.
+        price: where the spec states none.
+
+    Raises:
+        CheckpointError: its size is not stated and cannot be read.
+        CostDataError: no catalogue entry of that name.
+    """
+    architecture, quantisation = _architecture(model)
+    if model.quantisation is not None:
+        quantisation = model.quantisation
+    active = model.parameters
+    if active is None:
+        if architecture is None:
+            raise CheckpointError(f"{name}: state its parameters, or an architecture to count them from")
+        active = float(active_parameters(architecture))
+    total = float(total_parameters(architecture)) if architecture is not None else active
+    return ModelProfile(name, active, total, architecture, quantisation, model.price or price)
+
+
+def profile_faults(pipeline: PipelineSpec, options: CostOptions) -> list[Fault]:
+    """What is wrong with what the models state, each with the field's path."""
+    faults: list[Fault] = []
+    try:
+        _prices(options.prices)
+    except ApportionError as error:
+        faults.append(Fault("budget.plan.prices", str(error)))
+    for name, model in pipeline.models.items():
+        path = f"pipeline.models.{name}"
+        try:
+            profile = model_profile(name, model)
+        except CostDataError as error:
+            faults.append(Fault(f"{path}.architecture", str(error)))
+            continue
+        except CheckpointError as error:
+            faults.append(Fault(f"{path}.parameters", str(error)))
+            continue
+        if model.parameters is None or model.architecture is None or profile.architecture is None:
+            continue
+        counted = active_parameters(profile.architecture)
+        if not 1 / LARGEST_DISAGREEMENT <= model.parameters / counted <= LARGEST_DISAGREEMENT:
+            message = f"{model.parameters:g} is stated and its architecture has {counted:.4g} active; correct one, or "
+            faults.append(Fault(f"{path}.parameters", message + "leave this out"))
+    return faults
+
+
+def _architecture(model: ModelSpec) -> tuple[Architecture | None, Quantisation]:
+    if isinstance(model.architecture, str):
+        entry = catalogued(model.architecture)
+        return entry.architecture, entry.quantisation
+    if model.architecture is not None:
+        return model.architecture, Quantisation()
+    if not isinstance(model, TorchModel):
+        return None, Quantisation()
+    checkpoint = resolve_checkpoint(model.checkpoint)
+    try:
+        return read_architecture(checkpoint), read_quantisation(checkpoint)
+    except CheckpointError:
+        if model.parameters is None:
+            raise
+        return None, Quantisation()
+
+
+def _prices(path: str | None) -> dict[str, Price]:
+    # Imported here because data loading itself reads specs.
+    from env.tasks.data import confined
+
+    return {} if path is None else dict(read_prices(confined(path)))

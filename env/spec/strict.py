@@ -1,0 +1,11 @@
+"""The base of everything that crosses the border."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Strict(BaseModel):
+    """Base of everything that crosses the border: unknown fields are faults, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
