@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -11,6 +11,7 @@ from api.pages.form_values import checked_spec, filled, place
 from api.routes.spec_bodies import demo_data
 from env.spec import Fault, SpecError, StudySpec
 from env.spec.load import validated_spec
+from env.spec.study import CostUnit
 from tests.api.service import Service, tiny_spec
 
 Texts = dict[str, str]
@@ -43,7 +44,7 @@ def test_labels_help_ranges_and_choices_come_from_the_model() -> None:
     trials = control("budget.search.trials")
     assert (trials.label, trials.kind, trials.default) == ("Trials", "whole", 24)
     assert "1 to 100,000" in trials.help
-    assert control("budget.plan.unit").choices[:3] == ("flops", "agenttts", "tokens")
+    assert control("budget.plan.unit").choices == get_args(CostUnit)
     assert control("name").required
     assert control("budget.search.draws").nullable
     sealed = next(field for field in fields_of(study_form()) if field.name == "data@ledger.test")

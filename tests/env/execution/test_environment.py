@@ -140,3 +140,24 @@ async def test_what_progress_raises_stops_the_batch_and_comes_out_as_it_is() -> 
     both = [allocation(1, 1, 1), allocation(1, 1, 1, model="large")]
     with pytest.raises(Stop):
         await environment(DiceBackends(), bank).run_batch(both, EXAMPLES, "", stop)
+
+
+@pytest.mark.asyncio
+async def test_reused_draws_keep_their_measured_time_while_the_environment_lives() -> None:
+    env = environment(DiceBackends())
+    first = (await env.run_batch([allocation(2, 1, 8, last="best_of_n")], EXAMPLES, "b1"))[0]
+    again = (await env.run_batch([allocation(2, 1, 4, last="best_of_n")], EXAMPLES, "b2"))[0]
+    assert again.spend.new_draws == 0
+    for full, part in zip(first.evidence, again.evidence, strict=True):
+        assert full.seconds is not None
+        assert part.seconds is not None
+        assert 0 < part.seconds < full.seconds
+
+
+@pytest.mark.asyncio
+async def test_draws_of_another_process_have_no_measured_time() -> None:
+    bank = MemorySampleBank()
+    await environment(DiceBackends(), bank).run_batch([allocation(2, 1, 2)], EXAMPLES, "b1")
+    later = (await environment(DiceBackends(), bank).run_batch([allocation(2, 1, 4)], EXAMPLES, "b2"))[0]
+    assert all(e.seconds is None for e in later.evidence)
+    assert all(e.tokens["solve"].samples == 4 for e in later.evidence)
