@@ -17,7 +17,7 @@ ParserKey = str
 """Hex SHA-256 of how a stage's answers are read."""
 
 READING_VERSION = 1
-"""Counts up when the same parser spec begins to read texts differently, so that answers kept before are not mixed in."""
+"""Counts up when the same parser spec begins to read texts differently, so that older answers are not mixed in."""
 
 
 def draw_key(model: ModelIdentity, messages: Sequence[Message], sampling: Sampling) -> PromptKey:

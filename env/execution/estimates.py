@@ -49,7 +49,7 @@ class Estimator:
         self._stages = environment.pipeline.stages
         self._candidates = candidates
         self._backends = backends
-        # A prompt's key tells its stage apart wherever the prompts do; where two stages ask the same, its draws are one.
+        # Where two stages ask the same of the same model, their draws are the same too.
         self._sizes = {key: len(held) for (_, key), held in candidates.items()}
         self._values: dict[tuple[str, tuple[str | None, ...], Settings], Value] = {}
         self._keys: dict[tuple[str, tuple[str | None, ...], str], PromptKey] = {}

@@ -88,8 +88,8 @@ class SqlSampleBank:
             keys = {key: {"model_id": model_id} for key, _ in wanted}
             prompts = numbers_of(connection, PromptRow, "key", keys)
             # A draw that is held already must leave no text behind that nothing refers to.
-            for key, index in _present(connection, keys):
-                wanted.pop((key, index), None)
+            for held in _present(connection, keys):
+                wanted.pop(held, None)
             return insert_missing(connection, DrawRow, _draw_rows(connection, wanted, prompts))
 
     def answers(self, parser: ParserKey, keys: Sequence[PromptKey]) -> Mapping[PromptKey, Mapping[int, str | None]]:

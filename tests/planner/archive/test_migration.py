@@ -136,7 +136,7 @@ def test_every_draw_of_an_earlier_revision_survives_the_upgrade(
     migrate(engine)
     bank = Archive(engine).bank
     assert bank.held(list(draws)) == {key: tuple(batch) for key, batch in draws.items()}
-    assert bank.settle(ModelIdentity("small", "r"), {key: batch for key, batch in draws.items()}) == 0
+    assert bank.settle(ModelIdentity("small", "r"), draws) == 0
     with engine.connect() as connection:
         assert set(connection.execute(text("SELECT name FROM models")).scalars()) == {"small", "judge"}
         assert set(connection.execute(text("SELECT created_at FROM draws")).scalars()) == {1767323045}

@@ -173,13 +173,13 @@ def _move_draws(connection: sa.Connection) -> None:
     models = _named(connection, MODELS, [OLD.c.model_name, OLD.c.model_revision])
     origins = _named(connection, ORIGINS, [OLD.c.origin])
     order = sa.select(OLD).order_by(OLD.c.prompt_key, OLD.c["index"]).limit(AT_ONCE)
-    last: tuple[str, int] | None = None
+    last: tuple[Any, ...] | None = None
     while True:
         page = order if last is None else order.where(sa.tuple_(OLD.c.prompt_key, OLD.c["index"]) > sa.tuple_(*last))
         rows = connection.execute(page).all()
         if not rows:
             return
-        last = (rows[-1].prompt_key, rows[-1].index)
+        last = tuple(rows[-1][:2])
         _move(connection, rows, models, origins)
 
 
