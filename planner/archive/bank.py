@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import Any, get_args
 
 from sqlalchemy import Connection, Engine, bindparam, select, text, update
@@ -13,8 +12,8 @@ from env.backends._base import Draw, FinishReason, ModelIdentity
 from env.bank._base import ParserKey, PromptKey
 from planner.archive.connection import explained
 from planner.archive.errors import ArchiveError
-from planner.archive.numbering import number_of, numbers_of
-from planner.archive.sessions import Sessions, insert_missing
+from planner.archive.numbering import insert_tuples, number_of, numbers_of
+from planner.archive.sessions import Sessions
 from planner.archive.tables import (
     AnswerRow,
     DrawRow,
@@ -42,6 +41,19 @@ BANK_LOCK = 0x42414E4B
 
 _POLICY = "text_policy"
 
+_DRAW_COLUMNS = (
+    "prompt_id",
+    "index",
+    "text_id",
+    "finish",
+    "prompt_tokens",
+    "output_tokens",
+    "logprob",
+    "score",
+    "origin_id",
+    "created_at",
+)
+
 
 class SqlSampleBank:
     """Keeps draws in an archive's database; see `env.bank.AnswerBank` for the contract.
@@ -61,12 +73,20 @@ class SqlSampleBank:
             ArchiveError: the database failed.
         """
         found: dict[PromptKey, tuple[Draw, ...]] = {}
-        bodies: dict[int, tuple[str, bool]] = {}
+        bodies: dict[int | None, tuple[str, bool]] = {}
         with explained(self._engine), self._engine.connect() as connection:
             for chunk in _chunks(keys):
-                rows = connection.execute(_HELD, {"keys": chunk}).all()
-                for key, group in groupby(rows, key=lambda row: bytes(row.key)):
-                    found[key.hex()] = tuple(_draw(row, bodies) for row in group)
+                names = _origins(connection, chunk)
+                gathered: dict[bytes, list[Draw]] = {}
+                rows = connection.execute(_HELD, {"keys": chunk})
+                for key, origin_id, text_id, body, index, finish, prompt, output, logprob, score in rows:
+                    if text_id not in bodies:
+                        bodies[text_id] = _content(text_id, body)
+                    written, dropped = bodies[text_id]
+                    reason, origin = FINISH_REASONS[finish], names[origin_id]
+                    draw = Draw(index, written, reason, prompt, output, logprob, score, origin, dropped)
+                    gathered.setdefault(key, []).append(draw)
+                found.update({bytes(key).hex(): tuple(draws) for key, draws in gathered.items()})
         return found
 
     def settle(self, model: ModelIdentity, draws: Mapping[PromptKey, Sequence[Draw]]) -> int:
@@ -90,7 +110,7 @@ class SqlSampleBank:
             # A draw that is held already must leave no text behind that nothing refers to.
             for held in _present(connection, keys):
                 wanted.pop(held, None)
-            return insert_missing(connection, DrawRow, _draw_rows(connection, wanted, prompts))
+            return insert_tuples(connection, DrawRow, _DRAW_COLUMNS, _draw_rows(connection, wanted, prompts))
 
     def answers(self, parser: ParserKey, keys: Sequence[PromptKey]) -> Mapping[PromptKey, Mapping[int, str | None]]:
         """See `AnswerBank.answers`.
@@ -132,8 +152,8 @@ class SqlSampleBank:
                     if text_id is not None and index in known:
                         answer = known[index]
                         read.setdefault(text_id, None if answer is None else packed(text_bytes(answer)))
-            rows = [{"text_id": t, "parser_id": parser_id, "answer": body} for t, body in sorted(read.items())]
-            insert_missing(connection, AnswerRow, rows)
+            rows = [(text_id, parser_id, read[text_id]) for text_id in sorted(read)]
+            insert_tuples(connection, AnswerRow, ["text_id", "parser_id", "answer"], rows)
             if prompts and not texts_needed:
                 connection.execute(_SET_PARSER, [{"prompt": p, "parser": parser_id} for p in sorted(prompts)])
 
@@ -166,18 +186,20 @@ def own_bank(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": BANK_LOCK})
 
 
-def _statements() -> tuple[Any, Any, Any, Any, Any]:
+def _statements() -> tuple[Any, ...]:
     prompts, draws, texts = table_of(PromptRow), table_of(DrawRow), table_of(TextRow)
     origins, answers, parsers = table_of(OriginRow), table_of(AnswerRow), table_of(ParserRow)
     d, these = draws.c, prompts.c.key.in_(bindparam("keys", expanding=True))
     whole = prompts.join(draws, d.prompt_id == prompts.c.id)
-    columns = [d[n] for n in ("index", "text_id", "finish", "prompt_tokens", "output_tokens", "logprob", "score")]
+    columns = [d[n] for n in ("index", "finish", "prompt_tokens", "output_tokens", "logprob", "score")]
     held = (
-        select(prompts.c.key, *columns, texts.c.body, origins.c.name.label("origin"))
-        .select_from(whole.join(origins, origins.c.id == d.origin_id).outerjoin(texts, texts.c.id == d.text_id))
+        select(prompts.c.key, d.origin_id, d.text_id, texts.c.body, *columns)
+        .select_from(whole.outerjoin(texts, texts.c.id == d.text_id))
         .where(these)
         .order_by(d.prompt_id, d["index"])
     )
+    asked = select(d.origin_id).select_from(whole).where(these)
+    origin_names = select(origins.c.id, origins.c.name).where(origins.c.id.in_(asked))
     kept = (
         select(prompts.c.key, d["index"], answers.c.answer)
         .select_from(whole.join(answers, answers.c.text_id == d.text_id))
@@ -187,10 +209,10 @@ def _statements() -> tuple[Any, Any, Any, Any, Any]:
     texts_of = select(prompts.c.key, d.prompt_id, d["index"], d.text_id).select_from(whole).where(these)
     indices = select(prompts.c.key, d["index"]).select_from(whole).where(these)
     read = update(prompts).where(prompts.c.id == bindparam("prompt"), prompts.c.parser_id.is_(None))
-    return held, kept, texts_of, indices, read.values(parser_id=bindparam("parser"))
+    return held, origin_names, kept, texts_of, indices, read.values(parser_id=bindparam("parser"))
 
 
-_HELD, _ANSWERS, _TEXTS, _INDICES, _SET_PARSER = _statements()
+_HELD, _ORIGINS, _ANSWERS, _TEXTS, _INDICES, _SET_PARSER = _statements()
 
 
 def _chunks(keys: Sequence[PromptKey]) -> Iterable[list[bytes]]:
@@ -218,7 +240,7 @@ def _present(connection: Connection, keys: Iterable[bytes]) -> Iterable[tuple[by
 
 def _draw_rows(
     connection: Connection, wanted: Mapping[tuple[bytes, int], Draw], prompts: Mapping[bytes, int]
-) -> list[dict[str, Any]]:
+) -> list[tuple[Any, ...]]:
     """Rows for the draws, by key; their texts and origins are stored first."""
     raw = {draw.text: text_bytes(draw.text) for draw in wanted.values() if draw.text}
     digests = {written: text_digest(content) for written, content in raw.items()}
@@ -228,41 +250,30 @@ def _draw_rows(
         name: number_of(connection, OriginRow, {"name": name}) for name in sorted({d.origin for d in wanted.values()})
     }
     now = int(time.time())
-    made = [
-        {
-            "prompt_id": prompts[key],
-            "index": index,
-            "text_id": texts[digests[draw.text]] if draw.text else None,
-            "finish": FINISH_CODES[draw.finish_reason],
-            "prompt_tokens": draw.prompt_tokens,
-            "output_tokens": draw.output_tokens,
-            "logprob": draw.logprob,
-            "score": draw.score,
-            "origin_id": origins[draw.origin],
-            "created_at": now,
-        }
+    return sorted(
+        (
+            prompts[key],
+            index,
+            texts[digests[draw.text]] if draw.text else None,
+            FINISH_CODES[draw.finish_reason],
+            draw.prompt_tokens,
+            draw.output_tokens,
+            draw.logprob,
+            draw.score,
+            origins[draw.origin],
+            now,
+        )
         for (key, index), draw in wanted.items()
-    ]
-    return sorted(made, key=lambda row: (row["prompt_id"], row["index"]))
-
-
-def _draw(row: Any, bodies: dict[int, tuple[str, bool]]) -> Draw:
-    """The draw in a row of `_HELD`; `bodies` remembers texts by number, as they repeat."""
-    if row.text_id is None:
-        written, dropped = "", False
-    elif row.text_id in bodies:
-        written, dropped = bodies[row.text_id]
-    else:
-        written, dropped = ("", True) if row.body is None else (unpacked(bytes(row.body)), False)
-        bodies[row.text_id] = written, dropped
-    return Draw(
-        row.index,
-        written,
-        FINISH_REASONS[row.finish],
-        row.prompt_tokens,
-        row.output_tokens,
-        row.logprob,
-        row.score,
-        row.origin,
-        dropped,
     )
+
+
+def _content(text_id: int | None, body: bytes | None) -> tuple[str, bool]:
+    """A text as a draw has it, and whether it was dropped."""
+    if text_id is None:
+        return "", False
+    return ("", True) if body is None else (unpacked(body), False)
+
+
+def _origins(connection: Connection, keys: list[bytes]) -> dict[int, str]:
+    """Names of the batches that asked for the draws of these prompts: few for thousands of draws."""
+    return {row.id: row.name for row in connection.execute(_ORIGINS, {"keys": keys})}

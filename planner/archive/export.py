@@ -157,10 +157,9 @@ def _answers(connection: Connection, texts: Sequence[int]) -> dict[int, list[dic
     )
     found: dict[int, list[dict[str, str | None]]] = {}
     for start in range(0, len(texts), 1000):
-        chunk = query.where(answers.c.text_id.in_(texts[start : start + 1000])).order_by(
-            answers.c.text_id, parsers.c.id
-        )
-        for text_id, group in groupby(connection.execute(chunk), key=lambda row: row[0]):
+        these = query.where(answers.c.text_id.in_(texts[start : start + 1000]))
+        rows = connection.execute(these.order_by(answers.c.text_id, parsers.c.id))
+        for text_id, group in groupby(rows, key=lambda row: row[0]):
             found[text_id] = [
                 {"parser": bytes(p).hex(), "answer": None if a is None else storable(unpacked(bytes(a)))}
                 for _, p, a in group

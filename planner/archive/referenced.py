@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
@@ -52,7 +53,7 @@ def referenced(sessions: Sessions) -> Referenced:
         return Referenced(frozenset(keys), frozenset(_unfinished_origins(connection)), scores)
 
 
-def _standing_trials() -> Select[tuple[str, int, Mapping[str, Mapping[str, str]]]]:
+def _standing_trials() -> Select[Any]:
     trials, plans, studies = table_of(TrialRow).c, table_of(PlanRow).c, table_of(StudyRow).c
     finished = select(studies.id).where(studies.status.in_(sorted(TERMINAL)))
     standing = or_(trials.study_id.not_in(finished), trials.study_id.in_(select(plans.study_id)))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, and_, delete, exists, func, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
 
+from planner.archive.bank import FINISH_CODES, own_bank
 from planner.archive.connection import explained, label
+from planner.archive.errors import ArchiveError
 from planner.archive.referenced import Referenced, referenced
 from planner.archive.sessions import Sessions
-from planner.archive.tables import AnswerRow, DrawRow, ModelRow, PromptRow, TextRow, table_of
+from planner.archive.tables import AnswerRow, DrawRow, ModelRow, OriginRow, PromptRow, TextRow, table_of
 from planner.archive.texts import TextPolicy
 
 PROMPTS_A_STEP = 2000
@@ -289,6 +296,6 @@ def _explained_driver(engine: Engine) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise ArchiveError(
-            f"the archive at {label(engine.url)} cannot be compacted ({error}); it needs as much free disk again, and no "
-            "study running meanwhile"
+            f"the archive at {label(engine.url)} cannot be compacted ({error}); it needs as much free disk again, "
+            "and no study running meanwhile"
         ) from error
