@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -81,7 +82,8 @@ def export_draws(engine: Engine, target: Path, model: str | None = None, tick: T
     except OSError as error:
         raise ArchiveError(f"{target} cannot be written ({error.strerror or error}); name another file") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return written
 
 
