@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.problems import FaultPublic
 from env.execution.evidence import ExampleEvidence
-from planner.archive import GuidelineRecord, ProposalRecord, ScheduleRecord, StudyRecord, StudyStatus, TrialRecord
+from planner.archive import (
+    GuidelineRecord,
+    KPoint,
+    ProposalRecord,
+    ScheduleRecord,
+    StudyRecord,
+    StudyStatus,
+    TrialRecord,
+)
 from planner.plans import PlanDocument
 
 AllocationPublic = dict[str, dict[str, str | int]]
@@ -98,6 +106,8 @@ class CurvePoint(Public):
     k: int
     score: float | None
     coverage: float = Field(description="Share of the outcomes' probability that the held draws answer for.")
+    draws: int | None = Field(description="Independent draws behind the score; null in older trials.")
+    standard_error: float | None = Field(description="Over examples; null below two of them.")
 
 
 class TrialPublic(Public):
@@ -117,6 +127,7 @@ class TrialPublic(Public):
     unit: str
     new_draws: int
     reused_draws: int
+    independent_draws: int | None = Field(description="Distinct draws behind the score; null in older trials.")
     prompt_tokens: int
     output_tokens: int
     curves: dict[str, list[CurvePoint]]
@@ -326,11 +337,19 @@ def _trial_values(record: TrialRecord) -> Mapping[str, Any]:
         "unit": record.unit,
         "new_draws": record.spend.new_draws,
         "reused_draws": record.spend.reused_draws,
+        "independent_draws": record.draws,
         "prompt_tokens": record.spend.prompt_tokens,
         "output_tokens": record.spend.output_tokens,
-        "curves": {
-            stage: [CurvePoint(k=p.k, score=p.score, coverage=p.coverage) for p in points]
-            for stage, points in record.curves.items()
-        },
+        "curves": {stage: [_curve_point(p) for p in points] for stage, points in record.curves.items()},
         "created_at": record.created_at,
     }
+
+
+def _curve_point(point: KPoint) -> CurvePoint:
+    return CurvePoint(
+        k=point.k,
+        score=point.score,
+        coverage=point.coverage,
+        draws=point.draws,
+        standard_error=point.standard_error,
+    )

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from api.command import output
+from api.command import bank, output
 from api.command.session import exported, opened_archive, run_here, settings_for
 from env.spec.load import load_spec, spec_schema
 from planner.archive import StudyRecord
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(no_args_is_help=True, help="The torch engine as a server.")
 app.add_typer(engine_app, name="engine")
+app.add_typer(bank.app, name="bank")
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")

@@ -92,6 +92,9 @@ class Draw:
     """Which batch of which study first asked for it; set by the execution, not by backends, and kept by the bank, so
     that what a batch newly drew is still known after a crash and a second run."""
 
+    text_dropped: bool = False
+    """Set by a bank that no longer keeps the text: `text` is empty then, and only answers kept before can be read."""
+
 
 @dataclass(frozen=True)
 class Settled:

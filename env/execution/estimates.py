@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from env.allocation import StageSetting
+from env.allocation import Allocation, StageSetting
 from env.backends.pool import Backends
 from env.bank import PromptKey
 from env.errors import TemplateError
@@ -49,15 +49,22 @@ class Estimator:
         self._stages = environment.pipeline.stages
         self._candidates = candidates
         self._backends = backends
+        # Where two stages ask the same of the same model, their draws are the same too.
+        self._sizes = {key: len(held) for (_, key), held in candidates.items()}
         self._values: dict[tuple[str, tuple[str | None, ...], Settings], Value] = {}
         self._keys: dict[tuple[str, tuple[str | None, ...], str], PromptKey] = {}
         self._outcomes: dict[tuple[PromptKey, str, int], Outcomes] = {}
+        self._prompts: dict[tuple[str, tuple[str | None, ...], Settings], frozenset[PromptKey]] = {}
+        self._owners: dict[tuple[Allocation, str, PromptKey], str] = {}
 
     def example(self, path: Path) -> tuple[float, dict[str, tuple[CurvePoint, ...]]]:
         """Expected score of one allocation on one example, and its curve at each stage.
 
         The score keeps the upstream outcomes as realised and takes the expectation over the last stage's draws; each
         curve varies k at one stage, with everything upstream of it as realised and downstream as allocated.
+
+        Each point carries the independent draws this example adds to it. A prompt belongs to the first example of the
+        allocation that used it at that stage's curve, at whatever k: counts summed over examples are never too high.
         """
         curves: dict[str, tuple[CurvePoint, ...]] = {}
         upstream: tuple[str | None, ...] = ()
@@ -68,7 +75,10 @@ class Estimator:
                 value, mass = self._stage_value(
                     path.example, upstream, path.keys[position], k, settings[0].strategy, settings[1:]
                 )
-                points.append((k, value, mass))
+                prompts = self._support(
+                    path.example, upstream, path.keys[position], k, settings[0].strategy, settings[1:]
+                )
+                points.append(CurvePoint(k, value, mass, self._added(path, stage.name, prompts)))
             curves[stage.name] = tuple(points)
             upstream = (*upstream, path.outcomes[position].answer)
         last = self._stages[-1].name
@@ -111,6 +121,51 @@ class Estimator:
                     example, upstream, key, setting.samples, setting.strategy, rest[1:]
                 )
         return self._values[memo]
+
+    def _support(
+        self,
+        example: Example,
+        upstream: tuple[str | None, ...],
+        key: PromptKey,
+        samples: int,
+        strategy: str,
+        rest: Settings,
+    ) -> frozenset[PromptKey]:
+        """The prompts whose draws have weight in `_stage_value`; every draw held of a prompt has, or none.
+
+        Over random subsets all draws of a prompt weigh the same. A stage's draws count only where some outcome of
+        theirs leads to a known score.
+        """
+        if not rest:
+            return frozenset((key,))
+        found: set[PromptKey] = set()
+        for answer, probability in self._distribution(self._stages[len(upstream)].name, key, strategy, samples).items():
+            if probability >= LEAST_PROBABILITY:
+                found |= self._downstream_support(example, (*upstream, answer), rest)
+        return frozenset((key, *found)) if found else frozenset()
+
+    def _downstream_support(
+        self, example: Example, upstream: tuple[str | None, ...], rest: Settings
+    ) -> frozenset[PromptKey]:
+        memo = (example.id, upstream, rest)
+        if memo not in self._prompts:
+            _, mass = self._downstream(example, upstream, rest)
+            key = self._key(example, upstream, rest[0].model)
+            self._prompts[memo] = (
+                self._support(example, upstream, key, rest[0].samples, rest[0].strategy, rest[1:])
+                if mass > 0
+                else frozenset()
+            )
+        return self._prompts[memo]
+
+    def _added(self, path: Path, stage: str, prompts: frozenset[PromptKey]) -> int:
+        """Draws held of the prompts that no earlier example of the allocation counts at this stage's curve."""
+        added = 0
+        for key in prompts:
+            owner = self._owners.setdefault((path.allocation, stage, key), path.example.id)
+            if owner == path.example.id:
+                added += self._sizes[key]
+        return added
 
     def _key(self, example: Example, upstream: tuple[str | None, ...], model: str) -> PromptKey:
         memo = (example.id, upstream, model)

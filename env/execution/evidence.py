@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from env.allocation import Allocation
 from env.costs import StageTokens
 
-CurvePoint = tuple[int, float, float]
-"""(k, value, mass): sum of probability times score over the outcomes whose downstream draws are held, and their
-probability; value / mass is the expected score with k samples."""
+
+class CurvePoint(NamedTuple):
+    """What one example says about k samples at one stage; value / mass is the expected score."""
+
+    k: int
+    value: float
+    """Sum of probability times score over the outcomes whose downstream draws are held."""
+
+    mass: float
+    """Probability of those outcomes."""
+
+    draws: int = 0
+    """Independent draws that this example adds to the estimate: distinct (prompt, index) with positive weight, at the
+    stage and after it. Draws that an earlier example of the trial counts already (examples may share prompts) are left
+    out, so that the sum over examples never counts a draw twice. What lies before the stage is given, not averaged
+    over, and not counted."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
-from env.execution.evidence import ExampleEvidence, StageOutcome
+from env.execution.evidence import CurvePoint, ExampleEvidence, StageOutcome
 from planner.archive.records import KPoint
 from planner.archive.tables import EvidenceRow
 
@@ -25,20 +25,45 @@ def aggregated_curves(evidence: Sequence[ExampleEvidence]) -> dict[str, tuple[KP
     example that does not know this k counts with mass 0.
     """
     scored = [example for example in evidence if example.status == "scored"]
-    known: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    known: dict[str, dict[int, list[CurvePoint]]] = {}
     for example in scored:
         for stage, curve in example.curves.items():
-            for k, value, mass in curve:
-                known.setdefault(stage, {}).setdefault(k, []).append((value, mass))
+            for point in curve:
+                known.setdefault(stage, {}).setdefault(point[0], []).append(CurvePoint(*point))
     return {
         stage: tuple(_point(k, by_k[k], len(scored)) for k in sorted(by_k)) for stage, by_k in known.items() if by_k
     }
 
 
-def _point(k: int, known: Sequence[tuple[float, float]], examples: int) -> KPoint:
-    mass = math.fsum(m for _, m in known)
-    score = math.fsum(v for v, _ in known) / mass if mass > 0 else None
-    return KPoint(k, score, mass / examples)
+def _point(k: int, points: Sequence[CurvePoint], examples: int) -> KPoint:
+    mass = math.fsum(point.mass for point in points)
+    draws = sum(point.draws for point in points)
+    if mass <= 0:
+        return KPoint(k, None, 0.0, draws)
+    score = math.fsum(point.value for point in points) / mass
+    return KPoint(k, score, mass / examples, draws, _ratio_error(score, points, mass))
+
+
+def _ratio_error(score: float, points: Sequence[CurvePoint], mass: float) -> float | None:
+    """Standard error of sum(value) / sum(mass) over examples, by linearisation; the plain one where all masses are 1.
+
+    ``sqrt(n / (n - 1) * sum((value - score * mass)^2)) / sum(mass)``, Cochran, Sampling Techniques, section 6.4.
+    """
+    n = sum(point.mass > 0 for point in points)
+    if n < 2:
+        return None
+    squares = math.fsum((point.value - score * point.mass) ** 2 for point in points)
+    return math.sqrt(n / (n - 1) * squares) / mass
+
+
+def independent_draws(evidence: Sequence[ExampleEvidence]) -> int:
+    """Distinct draws that the scores average over: those held of the last stage, a shared prompt's counted once."""
+    held: dict[str, int] = {}
+    for example in evidence:
+        if example.status == "scored" and example.stages:
+            last = example.stages[-1]
+            held[last.prompt_key] = max(last.held, held.get(last.prompt_key, 0))
+    return sum(held.values())
 
 
 def curves_json(curves: Mapping[str, Sequence[KPoint]]) -> dict[str, Any]:
@@ -77,6 +102,6 @@ def evidence_of(row: EvidenceRow) -> ExampleEvidence:
         realised=row.realised,
         reason=row.reason,
         stages=tuple(StageOutcome(**stage) for stage in row.stages),
-        curves={stage: tuple((k, value, mass) for k, value, mass in points) for stage, points in row.curves.items()},
+        curves={stage: tuple(CurvePoint(*point) for point in points) for stage, points in row.curves.items()},
         cost=row.cost,
     )

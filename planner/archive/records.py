@@ -57,6 +57,12 @@ class KPoint:
     coverage: float
     """Mean mass over the scored examples: how much of the outcomes' probability the held draws answer for."""
 
+    draws: int | None = None
+    """Independent draws behind the score; None in trials recorded before they were counted."""
+
+    standard_error: float | None = None
+    """Of the score, over examples; None below two that know this k."""
+
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -86,6 +92,9 @@ class TrialRecord:
     """Stage -> a point for each k known, ascending, the other stages as allocated."""
 
     created_at: datetime
+    draws: int | None = None
+    """Independent draws behind the score: distinct ones of the last stage, reused or not, each counted once. None in
+    trials recorded before they were counted."""
 
     @property
     def allocation_key(self) -> str:

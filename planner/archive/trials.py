@@ -19,6 +19,7 @@ from planner.archive.evidence import (
     curves_json,
     evidence_of,
     evidence_values,
+    independent_draws,
     standard_error,
 )
 from planner.archive.records import Split, TrialRecord
@@ -131,6 +132,7 @@ def _trial_values(
         "spend_cost": spend.pop("cost"),
         **spend,
         "curves": curves_json(aggregated_curves(result.evidence)),
+        "draws": independent_draws(result.evidence),
         "created_at": utc_now(),
     }
 
@@ -160,4 +162,5 @@ def _record(row: TrialRow) -> TrialRecord:
         ),
         curves=curves_from_json(row.curves),
         created_at=row.created_at,
+        draws=row.draws,
     )

@@ -335,6 +335,7 @@ def _curve(stage: str, points: Sequence[KPoint], position: int, colours: _Colour
         text=[
             f"{escape(stage)}: {_count(p.k, 'sample')}<br>score {p.score:.3f}<br>"
             f"the draws held answer for {p.coverage:.0%} of the outcomes"
+            + (f"<br>{_count(p.draws, 'independent draw')}" if p.draws is not None else "")
             for p in points
         ],
         hovertemplate="%{text}<extra></extra>",

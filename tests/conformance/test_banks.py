@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from env.backends._base import Draw, ModelIdentity
-from env.bank import MemorySampleBank, SampleBank
+from env.bank import AnswerBank, MemorySampleBank, SampleBank
 from planner.archive import SqlSampleBank, migrate, open_engine
 from tests.postgres import postgres, postgres_url
 from tests.processes import Crowd
@@ -37,7 +37,7 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def bank(request: pytest.FixtureRequest) -> Iterator[SampleBank]:
+def bank(request: pytest.FixtureRequest) -> Iterator[AnswerBank]:
     if request.param == "memory":
         yield MemorySampleBank()
         return
@@ -109,6 +109,34 @@ def test_no_text_is_changed(bank: SampleBank, text: str) -> None:
     key = a_key(ascii(text))
     bank.settle(MODEL, {key: [a_draw(0, text)]})
     assert bank.held([key])[key][0].text == text
+
+
+PARSER, OTHER = a_key("parser"), a_key("other parser")
+
+
+def test_kept_answers_come_back_by_parser_and_draw(bank: AnswerBank) -> None:
+    bank.settle(
+        MODEL, {a_key(1): [a_draw(0, "it is 4"), a_draw(1, "\ud83e 数"), a_draw(2, "?")], a_key(2): [a_draw(0)]}
+    )
+    bank.keep_answers(PARSER, {a_key(1): {0: "4", 1: "\ud83e" + "long " * 99, 2: None}})
+    bank.keep_answers(OTHER, {a_key(1): {0: "four"}})
+    assert bank.answers(PARSER, [a_key(1), a_key(2)]) == {a_key(1): {0: "4", 1: "\ud83e" + "long " * 99, 2: None}}
+    assert bank.answers(OTHER, [a_key(1)]) == {a_key(1): {0: "four"}}
+    assert bank.answers(a_key("unknown"), [a_key(1)]) == {}
+
+
+def test_the_first_answer_kept_of_a_draw_stays(bank: AnswerBank) -> None:
+    bank.settle(MODEL, {a_key(1): [a_draw(0)]})
+    for answer in ("4", "5"):
+        bank.keep_answers(PARSER, {a_key(1): {0: answer}})
+    assert bank.answers(PARSER, [a_key(1)]) == {a_key(1): {0: "4"}}
+
+
+def test_answers_of_draws_that_were_never_settled_are_ignored(bank: AnswerBank) -> None:
+    bank.settle(MODEL, {a_key(1): [a_draw(0), a_draw(3, "")]})
+    bank.keep_answers(PARSER, {a_key(1): {0: "4", 3: None, 7: "5"}, a_key(2): {0: "6"}})
+    bank.keep_answers(PARSER, {})
+    assert bank.answers(PARSER, [a_key(1), a_key(2)]) == {a_key(1): {0: "4"}}
 
 
 def test_thousands_of_keys_are_settled_and_read_at_once(bank: SampleBank) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -173,3 +175,28 @@ def test_the_schema_is_json_schema() -> None:
     schema = json.loads(apportion(Path.cwd(), "schema").stdout)
     assert schema["title"] == "StudySpec"
     assert "pipeline" in schema["required"]
+
+
+def test_the_bank_is_counted_exported_and_pruned(done: Path) -> None:
+    counted = json.loads(apportion(done, "bank", "stats", "--json").stdout)
+    assert counted["draws"] > 0
+    assert sum(counted["models"].values()) == counted["draws"]
+    exported = apportion(done, "bank", "export", "draws.parquet", "--json")
+    assert json.loads(exported.stdout)["draws"] == counted["draws"] == pq.read_metadata(done / "draws.parquet").num_rows
+    dry = json.loads(apportion(done, "bank", "prune", "--older-than", "0", "--json").stdout)
+    assert dry["dry_run"] is True
+    assert dry["pruned"]["draws"] + dry["pruned"]["protected"] == counted["draws"]
+    assert json.loads(apportion(done, "bank", "stats", "--json").stdout)["draws"] == counted["draws"]
+
+
+def test_a_pruning_by_force_and_a_policy_say_what_they_did(done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done / ".apportion", tmp_path / ".apportion")
+    assert "texts: days:30" in apportion(tmp_path, "bank", "policy", "days:30").stdout
+    assert apportion(tmp_path, "bank", "policy", "forever").returncode == 2
+    refused = apportion(tmp_path, "bank", "prune", "--force", "--yes")
+    assert refused.returncode == 2
+    assert "--older-than" in refused.stderr
+    pruned = apportion(tmp_path, "bank", "prune", "--older-than", "0", "--force", "--yes")
+    assert pruned.returncode == 0, pruned.stderr
+    assert "removed" in pruned.stdout
+    assert json.loads(apportion(tmp_path, "bank", "stats", "--json").stdout)["draws"] == 0

@@ -98,7 +98,7 @@ async def test_the_last_stages_curve_is_the_closed_form_over_its_draws() -> None
     for evidence, example in zip(result.evidence, EXAMPLES, strict=True):
         outcome = evidence.stages[-1]
         draws = [Candidate(d.text) for d in bank.held([outcome.prompt_key])[outcome.prompt_key]]
-        for k, value, mass in evidence.curves["solve"]:
+        for k, value, mass, _ in evidence.curves["solve"]:
             expected = STRATEGIES["vote"].outcomes(draws, k).get(example.answers[0], 0.0)
             assert value == pytest.approx(expected)
             assert mass == pytest.approx(1.0)
@@ -109,9 +109,9 @@ async def test_the_last_stages_curve_is_the_closed_form_over_its_draws() -> None
 async def test_an_upstream_curve_states_how_much_of_the_outcomes_it_knows() -> None:
     result = (await environment(DiceBackends()).run_batch([allocation(8, 2, 2)], EXAMPLES, ""))[0]
     for evidence in result.evidence:
-        ks = [k for k, _, _ in evidence.curves["find"]]
+        ks = [k for k, *_ in evidence.curves["find"]]
         assert ks == [1, 2, 4, 8]
-        for _, value, mass in evidence.curves["find"]:
+        for _, value, mass, _ in evidence.curves["find"]:
             assert 0 <= value <= mass + 1e-12 <= 1 + 1e-9
     masses = [sum(e.curves["find"][i][2] for e in result.evidence) for i in range(4)]
     assert masses == sorted(masses)  # the more samples, the surer the outcome whose downstream draws are held

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from env.allocation import Allocation, StageSetting
-from env.execution.evidence import ExampleEvidence, Spend, StageOutcome, TrialResult
+from env.execution.evidence import CurvePoint, ExampleEvidence, Spend, StageOutcome, TrialResult
 
 
 def an_allocation(samples: int = 4) -> Allocation:
@@ -27,7 +27,10 @@ def an_example(number: int, score: float | None = 0.5) -> ExampleEvidence:
             StageOutcome("solve", '"42"', "ab" * 32, 4, 7, 120, 34),
             StageOutcome("check", None, "cd" * 32, 1, 1, 99, 5),
         ),
-        curves={"solve": ((1, 0.1 + 0.2, 1.0), (4, score, 1.0)), "check": ((1, score / 3, 1 / 3),)},
+        curves={
+            "solve": (CurvePoint(1, 0.1 + 0.2, 1.0, 8), CurvePoint(4, score, 1.0, 8)),
+            "check": (CurvePoint(1, score / 3, 1 / 3, 1),),
+        },
         cost=1.5e12,
     )
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
-from env.execution.evidence import ExampleEvidence
+from env.execution.evidence import CurvePoint, ExampleEvidence, StageOutcome
 from planner.archive import Archive, ArchiveError, KPoint, NotFound
 from planner.archive.evidence import aggregated_curves
 from tests.planner.archive.samples import a_result, an_allocation, an_example
@@ -109,11 +110,34 @@ def test_the_latest_search_trial_of_every_allocation_is_at_hand(archive: Archive
 
 def test_curves_weigh_examples_by_mass_and_count_the_unknown_as_uncovered(archive: Archive, study: str) -> None:
     evidence = (
-        ExampleEvidence("a", "scored", 1.0, 1.0, curves={"s": ((1, 0.5, 1.0), (2, 0.4, 0.5))}),
-        ExampleEvidence("b", "scored", 0.0, 0.0, curves={"s": ((1, 0.1, 0.2), (8, 0.0, 0.0))}),
+        ExampleEvidence(
+            "a", "scored", 1.0, 1.0, curves={"s": (CurvePoint(1, 0.5, 1.0, 4), CurvePoint(2, 0.4, 0.5, 4))}
+        ),
+        ExampleEvidence(
+            "b", "scored", 0.0, 0.0, curves={"s": (CurvePoint(1, 0.1, 0.2, 3), CurvePoint(8, 0.0, 0.0, 0))}
+        ),
         ExampleEvidence("c", "failed", None, None),
     )
-    expected = {"s": (KPoint(1, 0.6 / 1.2, 0.6), KPoint(2, 0.8, 0.25), KPoint(8, None, 0.0))}
+    # By hand: residuals of k = 1 are 0.5 - 0.5 * 1 = 0 and 0.1 - 0.5 * 0.2 = 0.
+    expected = {"s": (KPoint(1, 0.6 / 1.2, 0.6, 7, 0.0), KPoint(2, 0.8, 0.25, 4, None), KPoint(8, None, 0.0, 0))}
     assert aggregated_curves(evidence) == expected
     trial = archive.trials.record(study, 0, "search", 0, replace(a_result(), evidence=evidence), "flops")
     assert trial.curves == expected
+
+
+def test_the_error_of_a_curve_is_the_plain_one_where_every_mass_is_1() -> None:
+    scores = [0.0, 1.0, 1.0, 0.25]
+    evidence = [
+        ExampleEvidence(str(n), "scored", s, s, curves={"s": (CurvePoint(1, s, 1.0, 1),)}) for n, s in enumerate(scores)
+    ]
+    assert aggregated_curves(evidence)["s"][0].standard_error == pytest.approx(statistics.stdev(scores) / 2)
+
+
+def test_a_trial_says_how_many_distinct_draws_stand_behind_its_score(archive: Archive, study: str) -> None:
+    def example(name: str, key: str, held: int) -> ExampleEvidence:
+        outcomes = (StageOutcome("a", "1", "upstream", 4, 64, 1, 1), StageOutcome("b", "1", key, 2, held, 1, 1))
+        return ExampleEvidence(name, "scored", 1.0, 1.0, stages=outcomes)
+
+    evidence = (example("1", "x", 8), example("2", "x", 8), example("3", "y", 5), an_example(4, None))
+    trial = archive.trials.record(study, 0, "search", 0, replace(a_result(), evidence=evidence), "flops")
+    assert trial.draws == 13
