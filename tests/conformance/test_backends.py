@@ -1,8 +1,9 @@
-"""What every backend must do; the same suite runs in process and over HTTP."""
+"""What every backend must do; the same suite runs in process, over HTTP and on recorded draws."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +17,19 @@ from env.backends import (
     DrawRequest,
     Failed,
     Message,
+    ModelIdentity,
     OpenAIBackend,
     Sampling,
     ScoreRequest,
     Settled,
     TorchBackend,
 )
+from env.backends.replay_backend import ReplayBackend
+from env.backends.replay_pool import RecordedPool, open_pool
 from env.engine import create_engine_app
 from env.engine.sharing import lease_engine
 from env.errors import BackendError
+from tests.env.backends.pools import a_draw, write_rows
 from tests.env.engine.checkpoints import write_checkpoint
 from tests.env.engine.live import running
 
@@ -44,11 +49,68 @@ def served(checkpoint: Path) -> Iterator[str]:
     lease.release()
 
 
-@pytest_asyncio.fixture(params=["torch", "openai"])
-async def backend(request: pytest.FixtureRequest, checkpoint: Path, served: str) -> AsyncIterator[Backend]:
-    opened: Backend = TorchBackend(checkpoint, "cpu") if request.param == "torch" else OpenAIBackend(served, "tiny")
+class Addressed:
+    """A replay backend asked like the others: the text of a prompt is the id of its example."""
+
+    def __init__(self, pool: RecordedPool) -> None:
+        self._replay = ReplayBackend(pool, "tiny")
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._replay.identity
+
+    async def generate(self, requests: Sequence[DrawRequest]) -> AsyncIterator[Settled | Failed]:
+        addressed = [
+            replace(r, messages=(Message("user", json.dumps({"stage": "any", "example": r.messages[-1].content})),))
+            for r in requests
+        ]
+        async for outcome in self._replay.generate(addressed):
+            yield outcome
+
+    def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Settled | Failed]:
+        return self._replay.score(requests)
+
+    async def close(self) -> None:
+        await self._replay.close()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedPool:
+    """Draws of every prompt the suite asks of all backends: 14 tokens each, probed after every second one."""
+    texts = [f"w{a} w{b}" for a in range(30) for b in range(30)] + [f"w{n} ; w7" for n in range(12)]
+    texts += [f"w{n}" for n in range(64)]
+    rows = [
+        a_draw(
+            draw,
+            f"{text.replace(' ', '_')}:{draw}" + " and so on" * 2,
+            stage="any",
+            model="tiny",
+            example=text,
+            tokens_out=14,
+            cut_tokens=list(range(2, 14, 2)),
+            cut_answers=[f"{text.replace(' ', '_')}:{draw}:{tokens}" for tokens in range(2, 14, 2)],
+        )
+        for text in texts
+        for draw in range(16)
+    ]
+    return open_pool(write_rows(tmp_path_factory.mktemp("pools") / "tiny.parquet", rows))
+
+
+@pytest_asyncio.fixture(params=["torch", "openai", "replay"])
+async def backend(request: pytest.FixtureRequest, checkpoint: Path) -> AsyncIterator[Backend]:
+    opened: Backend
+    if request.param == "torch":
+        opened = TorchBackend(checkpoint, "cpu")
+    elif request.param == "openai":
+        opened = OpenAIBackend(request.getfixturevalue("served"), "tiny")
+    else:
+        opened = Addressed(request.getfixturevalue("recorded"))
     yield opened
     await opened.close()
+
+
+samples_live = pytest.mark.parametrize("backend", ["torch", "openai"], indirect=True)
+"""For tests of how a model samples: recorded draws are as they were recorded."""
 
 
 def ask(text: str, indices: Sequence[int] = (0,), sampling: Sampling = SHORT) -> DrawRequest:
@@ -103,6 +165,7 @@ async def test_a_draw_does_not_depend_on_what_is_asked_with_it(backend: Backend)
     assert [draw.text for draw in alone] == [everything[9][2].text, everything[9][5].text]
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_different_indices_seeds_and_prompts_give_different_draws(backend: Backend) -> None:
     [one], [seed], [prompt], many = await draws(
@@ -116,6 +179,7 @@ async def test_different_indices_seeds_and_prompts_give_different_draws(backend:
     assert len({one.text, seed.text, prompt.text}) == 3
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_temperature_zero_gives_one_text_for_all_indices_and_seeds(backend: Backend) -> None:
     greedy = Sampling(temperature=0, max_tokens=10)
@@ -123,6 +187,7 @@ async def test_temperature_zero_gives_one_text_for_all_indices_and_seeds(backend
     assert {draw.text for draw in many} == {other.text}
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_a_tiny_top_p_is_as_good_as_greedy(backend: Backend) -> None:
     [narrow], [greedy] = await draws(
@@ -141,6 +206,7 @@ async def test_max_tokens_ends_a_draw_with_length(backend: Backend) -> None:
     assert all(draw.output_tokens == 3 and len(draw.text.split()) <= 3 for draw in cut)
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_a_stop_string_cuts_the_text_before_it(backend: Backend) -> None:
     plain = Sampling(temperature=0, max_tokens=12)
@@ -154,6 +220,7 @@ async def test_a_stop_string_cuts_the_text_before_it(backend: Backend) -> None:
     assert cut.output_tokens == words.index(stop) + 1
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_ended_draws_count_the_end_token(backend: Backend) -> None:
     [found] = await draws(backend, ask("w1 w2", range(64), Sampling(max_tokens=60)))
@@ -162,6 +229,7 @@ async def test_ended_draws_count_the_end_token(backend: Backend) -> None:
     assert all(draw.output_tokens >= len(draw.text.split()) + 1 for draw in ended)
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_draws_carry_their_log_probability(backend: Backend) -> None:
     [found] = await draws(backend, ask("w1 w2", range(4)))
@@ -176,6 +244,7 @@ async def test_several_calls_may_run_at_once(backend: Backend) -> None:
     assert [[d.text for d in found[0]] for found in together] == [[d.text for d in found[0]] for found in apart]
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_a_prompt_beyond_the_context_fails_alone(backend: Backend) -> None:
     good, bad = await outcomes(backend, [ask("w1"), ask("w1 " * 400)])
@@ -184,6 +253,7 @@ async def test_a_prompt_beyond_the_context_fails_alone(backend: Backend) -> None
     assert "context" in bad.reason
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_parameters_out_of_range_fail_with_a_reason(backend: Backend) -> None:
     [bad] = await outcomes(backend, [ask("w1", sampling=Sampling(top_p=0))])
@@ -199,6 +269,7 @@ async def test_leaving_early_leaves_the_backend_usable(backend: Backend) -> None
     assert await draws(backend, ask("w1"))
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_cancelling_a_call_reaches_the_caller(backend: Backend) -> None:
     task = asyncio.create_task(draws(backend, *(ask(f"w{n}", range(16), Sampling()) for n in range(64))))
