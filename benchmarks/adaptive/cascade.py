@@ -13,9 +13,8 @@ from benchmarks.adaptive.replay import Controller, Replayed, random_orders, repl
 from benchmarks.adaptive.selection import BASELINE
 from env.strategies.stopping import Floats, TrendRule
 
-
 SPARE = 0.01
-"""Among a thousand cascades the cheapest able one owes something to luck; this much of it is left for other questions."""
+"""Of a thousand cascades the cheapest able one owes something to luck; so much accuracy is kept for that."""
 
 
 @dataclass(frozen=True)
