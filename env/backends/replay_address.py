@@ -58,7 +58,7 @@ def address_of(messages: Sequence[Message]) -> Address:
     text = messages[-1].content if messages else ""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise AddressError(_expected(f"found {text[:80]!r}")) from None
     if not isinstance(value, dict) or not {"stage", "example"} <= set(value) <= _FIELDS:
         raise AddressError(_expected(f"found {text[:80]!r}"))

@@ -10,8 +10,8 @@ from env.backends.replay_address import Address, address_of
 from env.backends.replay_pool import PoolError, Recorded, RecordedPool
 from env.errors import ApportionError, BackendError
 
-_SLICE = 256
-"""Requests answered before other tasks get their turn."""
+_SLICE = 64
+"""Requests looked up at a time, off the event loop."""
 
 
 class ReplayBackend:
@@ -48,13 +48,9 @@ class ReplayBackend:
         """See `Backend.generate`."""
         if self._closed:
             raise BackendError(f"the backend of {self._model} is closed; open a new one")
-        for position, request in enumerate(requests):
-            if position % _SLICE == 0:
-                await asyncio.sleep(0)
-            try:
-                yield Settled(position, self._draws(request))
-            except ApportionError as error:
-                yield Failed(position, f"{self._model} in {self._pool.name}: {error}")
+        for start in range(0, len(requests), _SLICE):
+            for outcome in await asyncio.to_thread(self._outcomes, start, requests[start : start + _SLICE]):
+                yield outcome
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Settled | Failed]:
         """See `Backend.score`; a pool holds no scores.
@@ -68,6 +64,15 @@ class ReplayBackend:
     async def close(self) -> None:
         """Let go of the pool; later calls raise."""
         self._closed = True
+
+    def _outcomes(self, start: int, requests: Sequence[DrawRequest]) -> list[Settled | Failed]:
+        outcomes: list[Settled | Failed] = []
+        for position, request in enumerate(requests, start):
+            try:
+                outcomes.append(Settled(position, self._draws(request)))
+            except ApportionError as error:
+                outcomes.append(Failed(position, f"{self._model} in {self._pool.name}: {error}"))
+        return outcomes
 
     def _draws(self, request: DrawRequest) -> tuple[Draw, ...]:
         if request.sampling.stop:

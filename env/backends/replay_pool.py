@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -146,7 +147,11 @@ class RecordedPool:
 
     def upstreams(self, model: str, stage: str, example: str) -> int:
         """How many different upstream answers were recorded."""
-        return sum(name == model and (a.stage, a.example) == (stage, example) for name, a in self._rows)
+        return self._upstreams[model, stage, example]
+
+    @cached_property
+    def _upstreams(self) -> Counter[tuple[str, str, str]]:
+        return Counter((model, a.stage, a.example) for model, a in self._rows)
 
 
 def open_pool(path: Path) -> RecordedPool:
