@@ -8,7 +8,7 @@ from typing import Protocol, assert_never
 
 from env.backends._base import Backend
 from env.spec.checkpoints import resolve_checkpoint
-from env.spec.pipeline import ModelSpec, OpenAIModel, TorchModel
+from env.spec.pipeline import ModelSpec, OpenAIModel, ReplayModel, TorchModel
 
 
 class Backends(Protocol):
@@ -68,5 +68,11 @@ def _open(spec: ModelSpec, tenant: str) -> Backend:
                 dialect=Dialect(spec.api, spec.label, spec.scores, spec.continues, spec.missing_usage),
                 tenant=tenant,
             )
+        case ReplayModel():
+            from env.backends.replay_backend import ReplayBackend
+            from env.backends.replay_pool import open_pool
+            from env.tasks.data import confined
+
+            return ReplayBackend(open_pool(confined(spec.path)), spec.model)
         case _:  # pragma: no cover
             assert_never(spec)

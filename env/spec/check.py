@@ -11,7 +11,7 @@ from env.costs.profiles import profile_faults
 from env.errors import ApportionError, CheckpointError, TemplateError
 from env.spec.checkpoints import resolve_checkpoint
 from env.spec.faults import Fault
-from env.spec.pipeline import OpenAIModel, PipelineSpec, StageSpec, TorchModel
+from env.spec.pipeline import OpenAIModel, PipelineSpec, ReplayModel, StageSpec, TorchModel
 from env.spec.study import StudySpec
 from env.tasks.data import DataError, Splits, load_splits
 from env.tasks.prompts import template_variables
@@ -26,6 +26,11 @@ def check_study(spec: StudySpec) -> list[Fault]:
     splits, data_faults = _check_data(spec)
     faults += data_faults
     faults += _check_stages(spec.pipeline, splits)
+    if not faults and any(isinstance(model, ReplayModel) for model in spec.pipeline.models.values()):
+        # Imported here: pyarrow is only needed by studies on recorded pools.
+        from env.spec.replay_check import check_replay
+
+        faults += check_replay(spec.pipeline, (*splits.search, *splits.test) if splits else ())
     if not faults:
         faults += _check_budget(spec)
     return faults
@@ -49,7 +54,7 @@ def _check_data(spec: StudySpec) -> tuple[Splits | None, list[Fault]]:
     try:
         return load_splits(spec.data), []
     except DataError as error:
-        field = {"file": "data.path", "inline": "data.rows", "ledger": "data"}[spec.data.source]
+        field = {"file": "data.path", "inline": "data.rows", "ledger": "data", "pool": "data.gold"}[spec.data.source]
         return None, [Fault(field, str(error))]
     except (ApportionError, ValueError, KeyError) as error:
         return None, [Fault("data", str(error))]

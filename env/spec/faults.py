@@ -39,6 +39,7 @@ def faults_of(error: ValidationError) -> list[Fault]:
 _UNION_TAGS = {
     "torch",
     "openai",
+    "replay",
     "text",
     "after",
     "ids",
@@ -47,6 +48,7 @@ _UNION_TAGS = {
     "ledger",
     "file",
     "inline",
+    "pool",
     "named",
     "numbers",
 }

@@ -96,7 +96,19 @@ class OpenAIModel(Strict):
         return self
 
 
-ModelSpec = Annotated[TorchModel | OpenAIModel, Field(discriminator="backend")]
+class ReplayModel(Strict):
+    """A model's recorded draws in a Parquet file; nothing is generated.
+
+    The last message of a stage's prompt names the draws as a JSON object with stage, example and upstream answers.
+    """
+
+    backend: Literal["replay"]
+    path: str = Field(min_length=1, description="The pool's Parquet file, below the data root.")
+    model: str = Field(min_length=1, description="The model's name in the pool's column `model`.")
+    parameters: float = Field(gt=0, description="Active parameters, for the cost model.")
+
+
+ModelSpec = Annotated[TorchModel | OpenAIModel | ReplayModel, Field(discriminator="backend")]
 
 
 class PromptMessage(Strict):

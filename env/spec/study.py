@@ -54,7 +54,21 @@ class InlineData(Strict):
     seed: int = Field(0, ge=0)
 
 
-DataSpec = Annotated[LedgerData | FileData | InlineData, Field(discriminator="source")]
+class PoolData(Strict):
+    """The gold table of a pool of recorded draws: `example`, `answer`, any text fields, and perhaps `split`.
+
+    Prompts may name its columns, `example` (the id) among them. Where there is a column `split`, its rows are `search`
+    or `test`; else the seed decides.
+    """
+
+    source: Literal["pool"]
+    gold: str = Field(min_length=1, description="Below the data root; .parquet or .csv")
+    search: int = Field(50, ge=1, le=100_000)
+    test: int = Field(500, ge=1, le=100_000)
+    seed: int = Field(0, ge=0, description="Decides which rows are search and which are test.")
+
+
+DataSpec = Annotated[LedgerData | FileData | InlineData | PoolData, Field(discriminator="source")]
 
 
 class PlanBudget(Strict):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import assert_never
 
 from env.errors import ApportionError
-from env.spec.study import DataSpec, FileData, InlineData, LedgerData
+from env.spec.study import DataSpec, FileData, InlineData, LedgerData, PoolData
 from env.tasks.example import Example, JsonValue
 
 MAX_BYTES = 512 * 1024 * 1024
@@ -67,8 +67,34 @@ def load_splits(spec: DataSpec) -> Splits:
         case InlineData():
             rows = [_example(row, f"row {i + 1}", str(i + 1)) for i, row in enumerate(spec.rows)]
             return _split(rows, spec.search, spec.test, spec.seed)
+        case PoolData():
+            return _pool_splits(spec)
         case _:  # pragma: no cover
             assert_never(spec)
+
+
+def _pool_splits(spec: PoolData) -> Splits:
+    # Imported here: pyarrow is only needed by studies on recorded pools.
+    from env.tasks.gold import read_gold
+
+    path = confined(spec.gold)
+    if not path.is_file():
+        raise DataError(f"{spec.gold}: no such file below the data root {data_root()}")
+    rows = read_gold(path)
+    examples = [_example(row.fields, f"{spec.gold} row {n}", str(n)) for n, row in enumerate(rows, 1)]
+    if len({example.id for example in examples}) != len(examples):
+        raise DataError(f"{spec.gold}: two rows have the same example")
+    if all(row.split is None for row in rows):
+        return _split(examples, spec.search, spec.test, spec.seed)
+    parts: list[tuple[Example, ...]] = []
+    for part, most in (("search", spec.search), ("test", spec.test)):
+        chosen = [example for example, row in zip(examples, rows, strict=True) if row.split == part]
+        if not chosen:
+            raise DataError(f"{spec.gold}: the column split has no row {part!r}")
+        chosen.sort(key=lambda example: example.id)
+        random.Random(spec.seed).shuffle(chosen)
+        parts.append(tuple(chosen[:most]))
+    return Splits(*parts)
 
 
 def _read_file(name: str) -> Iterable[Example]:

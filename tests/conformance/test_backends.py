@@ -1,8 +1,9 @@
-"""What every backend must do; the same suite runs in process and over HTTP."""
+"""What every backend must do; the same suite runs in process, over HTTP and on recorded draws."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from env.backends import (
     DrawRequest,
     Failed,
     Message,
+    ModelIdentity,
     OpenAIBackend,
     Sampling,
     ScoreRequest,
@@ -23,9 +25,12 @@ from env.backends import (
     TorchBackend,
 )
 from env.backends.openai_dialect import Dialect
+from env.backends.replay_backend import ReplayBackend
+from env.backends.replay_pool import RecordedPool, open_pool
 from env.engine import create_engine_app
 from env.engine.sharing import lease_engine
 from env.errors import BackendError
+from tests.env.backends.pools import a_draw, write_rows
 from tests.env.engine.checkpoints import write_checkpoint
 from tests.env.engine.live import running
 
@@ -51,11 +56,68 @@ def served(checkpoint: Path, verifier: Path) -> Iterator[str]:
     judging.release()
 
 
-@pytest_asyncio.fixture(params=["torch", "openai"])
-async def backend(request: pytest.FixtureRequest, checkpoint: Path, served: str) -> AsyncIterator[Backend]:
-    opened: Backend = TorchBackend(checkpoint, "cpu") if request.param == "torch" else OpenAIBackend(served, "tiny")
+class Addressed:
+    """A replay backend asked like the others: the text of a prompt is the id of its example."""
+
+    def __init__(self, pool: RecordedPool) -> None:
+        self._replay = ReplayBackend(pool, "tiny")
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._replay.identity
+
+    async def generate(self, requests: Sequence[DrawRequest]) -> AsyncIterator[Settled | Failed]:
+        addressed = [
+            replace(r, messages=(Message("user", json.dumps({"stage": "any", "example": r.messages[-1].content})),))
+            for r in requests
+        ]
+        async for outcome in self._replay.generate(addressed):
+            yield outcome
+
+    def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Settled | Failed]:
+        return self._replay.score(requests)
+
+    async def close(self) -> None:
+        await self._replay.close()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedPool:
+    """Draws of every prompt the suite asks of all backends: 14 tokens each, probed after every second one."""
+    texts = [f"w{a} w{b}" for a in range(30) for b in range(30)] + [f"w{n} ; w7" for n in range(12)]
+    texts += [f"w{n}" for n in range(64)]
+    rows = [
+        a_draw(
+            draw,
+            f"{text.replace(' ', '_')}:{draw}" + " and so on" * 2,
+            stage="any",
+            model="tiny",
+            example=text,
+            tokens_out=14,
+            cut_tokens=list(range(2, 14, 2)),
+            cut_answers=[f"{text.replace(' ', '_')}:{draw}:{tokens}" for tokens in range(2, 14, 2)],
+        )
+        for text in texts
+        for draw in range(16)
+    ]
+    return open_pool(write_rows(tmp_path_factory.mktemp("pools") / "tiny.parquet", rows))
+
+
+@pytest_asyncio.fixture(params=["torch", "openai", "replay"])
+async def backend(request: pytest.FixtureRequest, checkpoint: Path) -> AsyncIterator[Backend]:
+    opened: Backend
+    if request.param == "torch":
+        opened = TorchBackend(checkpoint, "cpu")
+    elif request.param == "openai":
+        opened = OpenAIBackend(request.getfixturevalue("served"), "tiny")
+    else:
+        opened = Addressed(request.getfixturevalue("recorded"))
     yield opened
     await opened.close()
+
+
+samples_live = pytest.mark.parametrize("backend", ["torch", "openai"], indirect=True)
+"""For tests of how a model samples: recorded draws are as they were recorded."""
 
 
 def ask(text: str, indices: Sequence[int] = (0,), sampling: Sampling = SHORT) -> DrawRequest:
@@ -110,6 +172,7 @@ async def test_a_draw_does_not_depend_on_what_is_asked_with_it(backend: Backend)
     assert [draw.text for draw in alone] == [everything[9][2].text, everything[9][5].text]
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_different_indices_seeds_and_prompts_give_different_draws(backend: Backend) -> None:
     [one], [seed], [prompt], many = await draws(
@@ -123,6 +186,7 @@ async def test_different_indices_seeds_and_prompts_give_different_draws(backend:
     assert len({one.text, seed.text, prompt.text}) == 3
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_temperature_zero_gives_one_text_for_all_indices_and_seeds(backend: Backend) -> None:
     greedy = Sampling(temperature=0, max_tokens=10)
@@ -130,6 +194,7 @@ async def test_temperature_zero_gives_one_text_for_all_indices_and_seeds(backend
     assert {draw.text for draw in many} == {other.text}
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_a_tiny_top_p_is_as_good_as_greedy(backend: Backend) -> None:
     [narrow], [greedy] = await draws(
@@ -148,6 +213,7 @@ async def test_max_tokens_ends_a_draw_with_length(backend: Backend) -> None:
     assert all(draw.output_tokens == 3 and len(draw.text.split()) <= 3 for draw in cut)
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_a_stop_string_cuts_the_text_before_it(backend: Backend) -> None:
     plain = Sampling(temperature=0, max_tokens=12)
@@ -177,6 +243,7 @@ async def spoken(backend: Backend) -> tuple[str, Draw]:
     raise AssertionError("no prompt has such an answer; make another checkpoint")
 
 
+@samples_live
 @pytest.mark.asyncio
 @pytest.mark.parametrize("words", [1, 4, 7, 9])
 async def test_a_continued_prefix_of_the_greedy_answer_gives_the_rest_of_it(backend: Backend, words: int) -> None:
@@ -188,18 +255,21 @@ async def test_a_continued_prefix_of_the_greedy_answer_gives_the_rest_of_it(back
     assert rest.prompt_tokens == whole.prompt_tokens + words
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_white_space_that_ends_a_partial_answer_is_not_repeated(backend: Backend) -> None:
     [[plain], [spaced]] = await draws(backend, carry_on("w6", "w1 w2"), carry_on("w6", "w1 w2 "))
     assert "w1 w2" + plain.text == "w1 w2 " + spaced.text
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_an_empty_partial_answer_is_a_fresh_one(backend: Backend) -> None:
     [[fresh], [continued]] = await draws(backend, ask("w6 w6", sampling=GREEDY), carry_on("w6 w6", ""))
     assert continued.text == fresh.text
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_continued_draws_differ_by_index_and_are_the_same_again(backend: Backend) -> None:
     many, again = await draws(backend, carry_on("w1", "w2 w3", SHORT, range(6)), carry_on("w1", "w2 w3", SHORT, (4, 1)))
@@ -207,6 +277,7 @@ async def test_continued_draws_differ_by_index_and_are_the_same_again(backend: B
     assert [draw.text for draw in again] == [many[4].text, many[1].text]
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_stop_strings_look_at_the_new_part_only(backend: Backend) -> None:
     prompt, whole = await spoken(backend)
@@ -220,6 +291,7 @@ async def test_stop_strings_look_at_the_new_part_only(backend: Backend) -> None:
     assert rest.output_tokens == (again[0] + 2 if again else 8)
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_a_stop_string_is_kept_where_asked_and_its_tokens_are_the_same(backend: Backend) -> None:
     [[whole]] = await draws(backend, ask("w6 w6", sampling=GREEDY))
@@ -235,6 +307,7 @@ async def test_a_stop_string_is_kept_where_asked_and_its_tokens_are_the_same(bac
     assert replace(kept, text=cut.text) == replace(cut, logprob=kept.logprob)
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_kept_stop_strings_change_nothing_where_none_was_reached(backend: Backend) -> None:
     told = Sampling(max_tokens=60, stop=("never",), seed=3)
@@ -245,6 +318,7 @@ async def test_kept_stop_strings_change_nothing_where_none_was_reached(backend: 
     assert any(draw.finish_reason == "stop" for draw in plain)
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_an_answer_grown_step_by_step_is_the_whole_one(backend: Backend) -> None:
     prompt, whole = await spoken(backend)
@@ -261,6 +335,7 @@ async def test_an_answer_grown_step_by_step_is_the_whole_one(backend: Backend) -
     assert grown == whole.text
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_ended_draws_count_the_end_token(backend: Backend) -> None:
     [found] = await draws(backend, ask("w1 w2", range(64), Sampling(max_tokens=60)))
@@ -269,6 +344,7 @@ async def test_ended_draws_count_the_end_token(backend: Backend) -> None:
     assert all(draw.output_tokens >= len(draw.text.split()) + 1 for draw in ended)
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_draws_carry_their_log_probability(backend: Backend) -> None:
     [found] = await draws(backend, ask("w1 w2", range(4)))
@@ -283,6 +359,7 @@ async def test_several_calls_may_run_at_once(backend: Backend) -> None:
     assert [[d.text for d in found[0]] for found in together] == [[d.text for d in found[0]] for found in apart]
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_a_prompt_beyond_the_context_fails_alone(backend: Backend) -> None:
     good, bad = await outcomes(backend, [ask("w1"), ask("w1 " * 400)])
@@ -291,6 +368,7 @@ async def test_a_prompt_beyond_the_context_fails_alone(backend: Backend) -> None
     assert "context" in bad.reason
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_parameters_out_of_range_fail_with_a_reason(backend: Backend) -> None:
     [bad] = await outcomes(backend, [ask("w1", sampling=Sampling(top_p=0))])
@@ -306,6 +384,7 @@ async def test_leaving_early_leaves_the_backend_usable(backend: Backend) -> None
     assert await draws(backend, ask("w1"))
 
 
+@samples_live
 @pytest.mark.asyncio
 async def test_cancelling_a_call_reaches_the_caller(backend: Backend) -> None:
     task = asyncio.create_task(draws(backend, *(ask(f"w{n}", range(16), Sampling()) for n in range(64))))
