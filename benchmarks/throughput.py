@@ -125,7 +125,8 @@ async def _case(server: Server, samples: int, options: argparse.Namespace) -> di
     pairs: list[dict[str, Run]] = []
     same = True
     with tempfile.TemporaryDirectory() as folder, open_archive(f"sqlite:///{folder}/archive.db") as archive:
-        limits = httpx2.Limits(options.concurrency, options.concurrency, keepalive_expiry=4.0)
+        at_once = options.concurrency
+        limits = httpx2.Limits(max_connections=at_once, max_keepalive_connections=at_once, keepalive_expiry=4.0)
         async with httpx2.AsyncClient(limits=limits, timeout=300) as client:
             for repeat in range(options.repeats + 1):
                 asked = _requests(options.requests, samples, options.max_tokens, seed=repeat)
