@@ -137,8 +137,7 @@ async def _reply(
         with_usage = body.stream_options is not None and body.stream_options.include_usage
         return EventSourceResponse(stream_jobs(engine, jobs, shape, with_usage), sep="\n")
     await run_jobs(engine, jobs, request)
-    # Serialised here: FastAPI would first copy the whole reply, log-probabilities and all, piece by piece in Python.
-    return JSONResponse(shape.completion(jobs))
+    return Response(shape.completion(jobs), media_type="application/json")
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -83,7 +83,7 @@ CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
     ],
 )
 def test_a_stream_adds_up_to_the_whole_reply(client: OpenAI, extra: dict[str, Any]) -> None:
-    ask = ASK | {"max_tokens": 40} | extra
+    ask = ASK | {"max_tokens": 40, "logprobs": True} | extra
     whole = client.chat.completions.create(**ask)
     chunks = list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
     for choice in whole.choices:
@@ -91,6 +91,13 @@ def test_a_stream_adds_up_to_the_whole_reply(client: OpenAI, extra: dict[str, An
         assert "".join(c.delta.content or "" for c in mine) == choice.message.content
         assert mine[0].delta.role == "assistant"
         assert [c.finish_reason for c in mine if c.finish_reason] == [choice.finish_reason]
+        [streamed] = [c.logprobs.content for c in mine if c.logprobs]
+        assert streamed is not None
+        assert choice.logprobs is not None
+        listed = [token.model_dump(exclude={"logprob"}) for token in choice.logprobs.content or []]
+        assert [token.model_dump(exclude={"logprob"}) for token in streamed] == listed
+        values = [token.logprob for token in choice.logprobs.content or []]
+        assert [token.logprob for token in streamed] == pytest.approx(values, abs=1e-4)
     assert chunks[-1].usage == whole.usage
 
 
