@@ -12,7 +12,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from api.command.output import err
@@ -39,7 +38,6 @@ def follow(
         BarColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=True, disable=quiet) as progress:
         task = progress.add_task("waiting for a worker", total=None, rate="")
@@ -60,7 +58,7 @@ def follow(
 def _show(progress: Progress, task: TaskID, event: EventRecord, quiet: bool) -> None:
     p = event.payload
     if event.kind == "progress":
-        rate = f"{p['draws_per_second']:,.0f} draws/s"
+        rate = f"{p['draws_per_second']:,.0f} draws/s{_left(p.get('remaining_seconds'))}"
         progress.update(
             task,
             description=f"{p['what']}: {p['stage']} with {p['model']}",
@@ -82,3 +80,14 @@ def _show(progress: Progress, task: TaskID, event: EventRecord, quiet: bool) -> 
         progress.console.print(f"[yellow]refused[/] {p['allocation']}: {p['reason']}", highlight=False)
     elif event.kind == "budget":
         progress.console.print(f"[yellow]{p['message']}[/]", highlight=False)
+
+
+def _left(seconds: float | None) -> str:
+    """What is left of a stage on one model, in words; nothing where it is not known."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f", {whole} s left"
+    minutes, rest = divmod(whole, 60)
+    return f", {minutes} min {rest:02} s left" if minutes < 60 else f", {minutes // 60} h {minutes % 60:02} min left"

@@ -147,18 +147,17 @@ class OpenAIBackend:
         return self._calls
 
     def _client(self) -> AsyncOpenAI:
-        import httpx2
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+        from openai import AsyncOpenAI
 
-        # A connection for each request in flight, kept for the next: opening one costs more than a small request.
-        limits = httpx2.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
+        from env.backends.openai_transport import open_http_client
+
         net = 2 * self._limits.timeout_s  # only a second net: `Calls` keeps the time itself
         return AsyncOpenAI(
             base_url=self._base_url,
             api_key=self._api_key or "none",
             timeout=net,
             max_retries=0,
-            http_client=DefaultAsyncHttpxClient(limits=limits, timeout=net),
+            http_client=open_http_client(self._base_url, self._concurrency, net),
         )
 
     async def _outcome(self, calls: Calls, position: int, request: DrawRequest) -> _Outcome:
@@ -201,7 +200,7 @@ class OpenAIBackend:
 
     async def _run(self, calls: Calls, request: DrawRequest, first: int, count: int) -> list[Draw]:
         """Draws ``first`` to ``first + count - 1``, or as many as the server gives."""
-        seed = _base_seed(request) + first
+        seed = base_seed(request) + first
         try:
             draws = await calls.draws(request.messages, request.sampling, seed, first, count)
         except NotServedError:
@@ -269,7 +268,7 @@ def _runs(indices: Sequence[int], single: bool) -> list[tuple[int, int]]:
     return runs
 
 
-def _base_seed(request: DrawRequest) -> int:
+def base_seed(request: DrawRequest) -> int:
     """A number that stands for the prompt and its sampling parameters, in [0, 2**31 - 2**20)."""
     sampling = request.sampling
     parts = [

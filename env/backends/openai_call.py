@@ -38,6 +38,15 @@ class Limits:
     backoff_s: float
     """Wait before the first retry; doubled each time, half of it at random."""
 
+    @property
+    def patience_s(self) -> float:
+        """Seconds a call waits for a server that is not asked because it keeps failing: as long as its retries take."""
+        return sum(self.pause_s(retry) for retry in range(self.max_retries))
+
+    def pause_s(self, retry: int) -> float:
+        """Longest wait before a retry, counted from 0."""
+        return min(_LONGEST_WAIT_S, self.backoff_s * 2.0**retry)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -169,7 +178,7 @@ class Calls:
         """One answer, after as many attempts as it takes and is allowed."""
         from openai import APIConnectionError, APIError, APIStatusError
 
-        attempts = 0
+        attempts, patience = 0, self._limits.patience_s
         while True:
             wait: float | None = None
             sent = Sent("", {})
@@ -197,14 +206,16 @@ class Calls:
             except (APIError, MalformedReplyError) as error:
                 reason = str(error)
             except NotAdmittedError as error:
-                reason, wait = str(error), error.retry_s
-                if wait is None:
+                patience -= error.retry_s or 0.0
+                if error.retry_s is None or patience < 0:
                     raise
+                await asyncio.sleep(error.retry_s + 0.1 * self._pause(1))
+                continue
             attempts += 1
             if attempts > self._limits.max_retries:
                 raise BackendError(f"{reason} (after {attempts} attempts)")
             pause = self._pause(attempts)
-            await asyncio.sleep(pause if wait is None else wait + 0.1 * pause)
+            await asyncio.sleep(pause if wait is None else wait)
 
     async def _attempt(self, build: Callable[[], Sent], read: Callable[[bytes], Result], retry: bool) -> Result:
         """One request. It is built when its turn has come, by what earlier ones taught about the server."""
@@ -258,8 +269,7 @@ class Calls:
         return self._habits.learn(error, sent.body)
 
     def _pause(self, attempts: int) -> float:
-        longest = min(_LONGEST_WAIT_S, self._limits.backoff_s * 2.0 ** (attempts - 1))
-        return longest * (0.5 + 0.5 * random.random())
+        return self._limits.pause_s(attempts - 1) * (0.5 + 0.5 * random.random())
 
 
 class RefusedError(BackendError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import TypedDict
 
 from env.backends._base import Draw, Message, Sampling
 from env.backends.openai_dialect import INCLUDE_STOP
@@ -35,7 +36,9 @@ class _Message(Lenient):
     content: str | None = None
 
 
-class _TokenLogprob(Lenient):
+class _TokenLogprob(TypedDict):
+    """A dictionary rather than a model: there is one for each token of each choice, the most of a reply by far."""
+
     logprob: float
 
 
@@ -46,7 +49,7 @@ class _Logprobs(Lenient):
     def values(self) -> list[float]:
         """Of each token, in either API's shape; empty where they are not complete."""
         if self.content is not None:
-            return [token.logprob for token in self.content]
+            return [token["logprob"] for token in self.content]
         listed = self.token_logprobs or []
         return [value for value in listed if value is not None] if None not in listed else []
 

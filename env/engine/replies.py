@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -24,12 +25,17 @@ class ReplyShape:
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
-    def completion(self, jobs: Sequence[Job]) -> Json:
-        """The whole reply; choices of the first prompt first."""
+    def completion(self, jobs: Sequence[Job]) -> bytes:
+        """The whole reply as JSON; choices of the first prompt first.
+
+        Written piece by piece: building and dumping one object for each token's log-probability took a third of the
+        server's time, more than the model did.
+        """
         choices = [generated for job in jobs for generated in job.answer()]
-        kind = "chat.completion" if self._chat else "text_completion"
-        listed = [self._choice(number, generated) for number, generated in enumerate(choices)]
-        return self._envelope(kind, listed) | {"usage": usage(jobs)}
+        envelope = self._envelope("chat.completion" if self._chat else "text_completion", [])
+        del envelope["choices"]
+        listed = ", ".join([self._written_choice(number, generated) for number, generated in enumerate(choices)])
+        return f'{json.dumps(envelope)[:-1]}, "choices": [{listed}], "usage": {json.dumps(usage(jobs))}}}'.encode()
 
     def chunk(
         self, number: int, text: str, role: bool = False, finish: str | None = None, generated: Generated | None = None
@@ -52,16 +58,17 @@ class ReplyShape:
     def _envelope(self, kind: str, choices: list[Json]) -> Json:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model, "choices": choices}
 
-    def _choice(self, number: int, generated: Generated) -> Json:
-        choice: Json = {
-            "index": number,
-            "finish_reason": generated.finish_reason,
-            "stop_reason": generated.stop,
-            "logprobs": self._logprobs(generated),
-        }
-        if self._chat:
-            return choice | {"message": {"role": "assistant", "content": generated.text}}
-        return choice | {"text": generated.text}
+    def _written_choice(self, number: int, generated: Generated) -> str:
+        choice: Json = {"index": number, "finish_reason": generated.finish_reason, "stop_reason": generated.stop}
+        if not self._chat:
+            return json.dumps(choice | {"text": generated.text, "logprobs": self._logprobs(generated)})
+        choice["message"] = {"role": "assistant", "content": generated.text}
+        if not self._with_logprobs:
+            return json.dumps(choice | {"logprobs": None})
+        written = self._tokenizer.token_json
+        pairs = zip(generated.tokens, generated.logprobs, strict=True)
+        entries = ", ".join([f'{written(token)}, "logprob": {value!r}}}' for token, value in pairs])
+        return f'{json.dumps(choice)[:-1]}, "logprobs": {{"content": [{entries}]}}}}'
 
     def _logprobs(self, generated: Generated) -> Json | None:
         if not self._with_logprobs:

@@ -32,6 +32,9 @@ from env.errors import BackendError
 KEY_VARIABLE = "APPORTION_ENGINE_API_KEY"
 """Environment variable with the token that clients must send; needed for any bind beyond loopback."""
 
+_KEEP_ALIVE_S = 75
+"""Longer than clients keep idle connections, so that none is closed just as a request arrives on it."""
+
 
 def create_engine_app(engines: Mapping[str, Engine], api_key: str | None = None) -> FastAPI:
     """The application; closing the engines is the caller's.
@@ -62,7 +65,7 @@ def create_engine_app(engines: Mapping[str, Engine], api_key: str | None = None)
         return model_list([(name, engine.config.max_positions) for name, engine in engines.items()], created)
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def chat(body: ChatRequest, request: Request) -> Response | Json:
+    async def chat(body: ChatRequest, request: Request) -> Response:
         engine = engine_of(body.model)
         prompts = await chat_tokens(engine, body)
         shape = ReplyShape(engine.tokenizer, body.model, chat=True, logprobs=bool(body.logprobs))
@@ -71,7 +74,7 @@ def create_engine_app(engines: Mapping[str, Engine], api_key: str | None = None)
         return await _reply(engine, body, jobs, shape, request)
 
     @app.post("/v1/completions", response_model=None)
-    async def completions(body: CompletionRequest, request: Request) -> Response | Json:
+    async def completions(body: CompletionRequest, request: Request) -> Response:
         engine = engine_of(body.model)
         prompts, texts = await completion_tokens(engine, body.prompts())
         shape = ReplyShape(engine.tokenizer, body.model, chat=False, logprobs=body.logprobs is not None)
@@ -116,7 +119,8 @@ def serve(
             lease = lease_engine(checkpoint, device)
             leases.callback(lease.release)
             engines[name] = lease.engine
-        uvicorn.run(create_engine_app(engines, api_key), host=host, port=port, log_level="warning")
+        app = create_engine_app(engines, api_key)
+        uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=_KEEP_ALIVE_S)
 
 
 def _jobs(
@@ -128,12 +132,12 @@ def _jobs(
 
 async def _reply(
     engine: Engine, body: SampledRequest, jobs: Sequence[Job], shape: ReplyShape, request: Request
-) -> Response | Json:
+) -> Response:
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
         return EventSourceResponse(stream_jobs(engine, jobs, shape, with_usage), sep="\n")
     await run_jobs(engine, jobs, request)
-    return shape.completion(jobs)
+    return Response(shape.completion(jobs), media_type="application/json")
 
 
 def _answer_errors(app: FastAPI) -> None:

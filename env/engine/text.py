@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ class CheckpointTokenizer:
         self._fast.no_truncation()
         self._checkpoint = checkpoint
         self._lock = threading.Lock()
+        self._written: dict[int, str] = {}
 
     def encode_chats(self, chats: Sequence[Sequence[Message]], ending: Ending = "reply") -> list[list[int]]:
         """Tokens of conversations as ``apply_chat_template(tokenize=True)`` gives them.
@@ -91,6 +93,15 @@ class CheckpointTokenizer:
     def token_text(self, token: int) -> str:
         """One token by its name, special tokens included (for log-probability listings)."""
         return str(self._fast.id_to_token(token) or "")
+
+    def token_json(self, token: int) -> str:
+        """One token's entry of a log-probability listing as JSON, without its closing brace; written once a token."""
+        found = self._written.get(token)
+        if found is None:
+            name = self.token_text(token)
+            entry = {"token": name, "bytes": list(name.encode()), "top_logprobs": []}
+            found = self._written[token] = json.dumps(entry)[:-1]
+        return found
 
     def _encode(self, texts: list[str], special: bool) -> list[list[int]]:
         return [encoding.ids for encoding in self._fast.encode_batch_fast(texts, add_special_tokens=special)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +12,7 @@ from env.backends import Backend, Draw, DrawRequest, Failed, Message, Sampling, 
 from env.backends.pool import Backends
 from env.bank import PromptKey, SampleBank, draw_key, score_key
 from env.errors import ApportionError
-from env.execution.progress import Progress, ProgressSink
+from env.execution.progress import MARKS, Mark, Progress, ProgressSink
 
 FLUSH_DRAWS = 512
 """Draws kept in memory before they are settled, at most; what a kill can lose."""
@@ -140,13 +141,16 @@ class Drawing:
         buffer: dict[PromptKey, list[Draw]] = {}
         waiting = settled = done = 0
         made: list[tuple[PromptKey, int, int]] = []
+        marks: deque[Mark] = deque([(0.0, 0)], MARKS)
 
         async def flush() -> None:
             nonlocal buffer, waiting, settled, flushed
             if buffer:
                 await asyncio.to_thread(self._bank.settle, backend.identity, buffer)
             settled, waiting, buffer, flushed = settled + waiting, 0, {}, time.monotonic()
-            self._progress(Progress(stage, model, done, len(keys), settled, time.monotonic() - started))
+            seconds = time.monotonic() - started
+            marks.append((seconds, done))
+            self._progress(Progress(stage, model, done, len(keys), settled, seconds, tuple(marks)))
 
         async for outcome in outcomes:
             done += 1

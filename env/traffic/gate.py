@@ -167,9 +167,9 @@ class ServerGate:
             if not retry:
                 self._retries.first_attempt()
                 return
-            # What is not sent costs nothing.
             self._require_closed()
-            wait = self._retries.take(self._clock())
+            # While the circuit is half open only a probe is sent, and the rest waits for it: that is bound enough.
+            wait = self._retries.take(self._clock()) if self._breaker.state == "closed" else 0.0
         if wait is None:
             raise NotAdmittedError("the server fails so often that it is sent no more retries for now", None)
         if wait > 0:

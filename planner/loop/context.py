@@ -156,7 +156,7 @@ class StudyContext:
                 return
             self._last_event = now
             self.check_cancel()
-            rate = progress.draws / progress.seconds if progress.seconds > 0 else 0.0
+            remaining = progress.remaining_seconds
             self.event(
                 "progress",
                 {
@@ -166,7 +166,8 @@ class StudyContext:
                     "model": progress.model,
                     "done": progress.done,
                     "total": progress.total,
-                    "draws_per_second": round(rate, 1),
+                    "draws_per_second": round(progress.draw_rate, 1),
+                    "remaining_seconds": None if remaining is None else round(remaining, 1),
                 },
             )
 

@@ -67,9 +67,23 @@ def test_usage_counts_the_prompt_once_and_every_choice(client: OpenAI) -> None:
     assert all(token.logprob <= 0 for tokens in listed for token in tokens)
 
 
-@pytest.mark.parametrize("extra", [{}, {"stop": ["7", "w5 "]}, {"n": 3}, {"n": 2, "temperature": 0}])
+PARTIAL = [{"role": "user", "content": "w1 w2"}, {"role": "assistant", "content": "w3 w4"}]
+CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"stop": ["7", "w5 "]},
+        {"stop": ["7", "w5 "], "n": 4, "extra_body": {"include_stop_str_in_output": True}},
+        {"n": 3},
+        {"n": 2, "temperature": 0},
+        {"messages": PARTIAL, "n": 2, "stop": [" w7"], "extra_body": CONTINUE},
+    ],
+)
 def test_a_stream_adds_up_to_the_whole_reply(client: OpenAI, extra: dict[str, Any]) -> None:
-    ask = ASK | {"max_tokens": 40} | extra
+    ask = ASK | {"max_tokens": 40, "logprobs": True} | extra
     whole = client.chat.completions.create(**ask)
     chunks = list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
     for choice in whole.choices:
@@ -77,7 +91,49 @@ def test_a_stream_adds_up_to_the_whole_reply(client: OpenAI, extra: dict[str, An
         assert "".join(c.delta.content or "" for c in mine) == choice.message.content
         assert mine[0].delta.role == "assistant"
         assert [c.finish_reason for c in mine if c.finish_reason] == [choice.finish_reason]
+        [streamed] = [c.logprobs.content for c in mine if c.logprobs]
+        assert streamed is not None
+        assert choice.logprobs is not None
+        listed = [token.model_dump(exclude={"logprob"}) for token in choice.logprobs.content or []]
+        assert [token.model_dump(exclude={"logprob"}) for token in streamed] == listed
+        values = [token.logprob for token in choice.logprobs.content or []]
+        assert [token.logprob for token in streamed] == pytest.approx(values, abs=1e-4)
     assert chunks[-1].usage == whole.usage
+
+
+def test_stop_reasons_name_the_string_that_ended_a_choice(client: OpenAI) -> None:
+    ask = ASK | {"n": 16, "max_tokens": 40, "stop": ["7", "w5"]}
+    kept = client.chat.completions.create(**ask, extra_body={"include_stop_str_in_output": True})
+    plain = client.chat.completions.create(**ask)
+    ended = 0
+    for one, other in zip(kept.choices, plain.choices, strict=True):
+        reason = (one.model_extra or {})["stop_reason"]
+        assert one.message.content == (other.message.content or "") + (reason or "")
+        assert reason is None or one.finish_reason == "stop"
+        ended += reason is not None
+    assert ended
+
+
+def test_without_being_told_to_continue_a_last_answer_is_closed_as_vllm_does(client: OpenAI) -> None:
+    ask = ASK | {"messages": PARTIAL, "temperature": 0}
+    closed, opened = client.chat.completions.create(**ask), client.chat.completions.create(**ask, extra_body=CONTINUE)
+    assert closed.usage is not None
+    assert opened.usage is not None
+    assert closed.usage.prompt_tokens == opened.usage.prompt_tokens + 2  # its end and the new turn's beginning
+    assert closed.choices[0].message.content != opened.choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("messages", "fields"),
+    [
+        (PARTIAL, {"continue_final_message": True}),
+        (PARTIAL, {"continue_final_message": True, "add_generation_prompt": True}),
+        (PARTIAL[:1], CONTINUE),
+    ],
+)
+def test_contradictory_endings_are_a_400(client: OpenAI, messages: Any, fields: dict[str, bool]) -> None:
+    with pytest.raises(BadRequestError, match="continue_final_message"):
+        client.chat.completions.create(**ASK | {"messages": messages}, extra_body=fields)
 
 
 def test_text_completions_take_texts_and_token_ids(client: OpenAI) -> None:
@@ -145,6 +201,8 @@ def test_classify_scores_texts_and_conversations(url: str) -> None:
     chat = [{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]
     assert httpx.post(url + "/classify", json={"model": "judge", "messages": chat}).status_code == 200
     assert httpx.post(url + "/classify", json={"model": "judge"}).status_code == 400
+    raw = httpx.post(url + "/classify", json={"model": "judge", "messages": chat, "use_activation": False})
+    assert (raw.status_code, "use_activation" in raw.text) == (400, True)
     assert httpx.post(url + "/classify", json={"model": "tiny", "input": "w1"}).status_code == 400
 
 
