@@ -22,7 +22,7 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from env.execution.drawing import Drawing, key_of, score_key_of
 from env.execution.estimates import answer_variable
 from env.execution.progress import Progress
 from env.spec import StageSpec, StudySpec
-from env.strategies import STRATEGIES, Candidate
+from env.strategies import STRATEGIES, Candidate, StagePlan
 from env.tasks.data import load_splits
 from env.tasks.example import Example, JsonValue
 from env.tasks.parsers import from_canonical
@@ -141,7 +141,9 @@ class Exhaustive:
         most = {m: max(s.samples for s in settings if s.model == m) for m in {s.model for s in settings}}
         needs, keys = {}, {}
         for node, model in product(nodes, most):
-            need = self.environment.need(stage, model, most[model], self._variables(node))
+            need = self.environment.need(
+                stage, StageSetting(model, stage.strategies[0], most[model]), most[model], self._variables(node)
+            )
             key = key_of(self.backends, need)
             keys[node, model] = key
             needs[key] = need
@@ -149,8 +151,11 @@ class Exhaustive:
         if filled.failures:
             raise SystemExit(f"{len(filled.failures)} prompts failed: {next(iter(filled.failures.values()))}")
         self.draws += sum(len(d) for d in filled.draws.values())
-        candidates = {key: self.environment._read(stage, draws) for key, draws in filled.draws.items()}
-        if stage.verifier is not None and any(STRATEGIES[s.strategy].needs_scores for s in settings):
+        candidates = {
+            key: tuple(Candidate(self.environment.read(stage, d.text), None, d.logprob, d.output_tokens) for d in draws)
+            for key, draws in filled.draws.items()
+        }
+        if stage.verifier is not None and any("verifier" in STRATEGIES[s.strategy].requires for s in settings):
             candidates = await self._scored(stage, {k: needs[k].messages for k in candidates}, candidates)
         last = stage is self.spec.pipeline.stages[-1]
         memo: dict[tuple[PromptKey, StageSetting], dict[str | None, float]] = {}
@@ -160,7 +165,10 @@ class Exhaustive:
             for setting in settings:
                 key = keys[node, setting.model]
                 if (key, setting) not in memo:
-                    found = STRATEGIES[setting.strategy].outcomes(candidates[key], setting.samples)
+                    plan = StagePlan(stage, setting)
+                    found = STRATEGIES[setting.strategy].outcomes(plan, candidates[key], setting.samples)
+                    if found is None:
+                        raise SystemExit(f"{setting.strategy} has no outcomes over subsets; the table cannot hold it")
                     memo[key, setting] = dict(found) if last else _frequent(found)
                 result[node][setting] = memo[key, setting]
         return result
@@ -182,7 +190,7 @@ class Exhaustive:
         scores = await self.drawing.fill_scores(stage.name, stage.verifier, judged)
         return {
             key: tuple(
-                Candidate(c.answer, scores.draws[k][0].score) for c, k in zip(candidates[key], order[key], strict=True)
+                replace(c, score=scores.draws[k][0].score) for c, k in zip(candidates[key], order[key], strict=True)
             )
             for key in candidates
         }

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from env.errors import ApportionError
+
+KnobValue = int | float | str
+"""What a knob may be set to; truth values are written as 0 and 1."""
 
 
 @dataclass(frozen=True, order=True)
@@ -15,9 +19,20 @@ class StageSetting:
     model: str
     strategy: str
     samples: int
+    knobs: tuple[tuple[str, KnobValue], ...] = ()
+    """Other dimensions the stage opens, by name, sorted; empty where it opens none."""
 
     def __str__(self) -> str:
-        return f"{self.model}/{self.strategy}/{self.samples}"
+        name = f"{self.model}/{self.strategy}/{self.samples}"
+        return f"{name}[{','.join(f'{knob}={value}' for knob, value in self.knobs)}]" if self.knobs else name
+
+    def knob(self, name: str) -> KnobValue | None:
+        """The value of a knob, None where it is not set."""
+        return dict(self.knobs).get(name)
+
+    def with_samples(self, samples: int) -> StageSetting:
+        """The same setting with another number of samples."""
+        return StageSetting(self.model, self.strategy, samples, self.knobs)
 
 
 @dataclass(frozen=True, order=True)
@@ -33,7 +48,7 @@ class Allocation:
 
     @classmethod
     def from_json(cls, value: object) -> Allocation:
-        """Read ``{stage: {model, strategy, samples}}``.
+        """Read ``{stage: {model, strategy, samples, knobs}}``; knobs may be left out.
 
         Raises:
             ApportionError: the value has another shape; the message names the place.
@@ -49,12 +64,16 @@ class Allocation:
                 raise ApportionError(f"{stage}: model and strategy must be strings")
             if not isinstance(samples, int) or isinstance(samples, bool):
                 raise ApportionError(f"{stage}: samples must be a whole number")
-            settings[str(stage)] = StageSetting(model, strategy, samples)
+            settings[str(stage)] = StageSetting(model, strategy, samples, _knobs(stage, raw.get("knobs")))
         return cls.of(settings)
 
-    def to_json(self) -> dict[str, dict[str, str | int]]:
-        """``{stage: {model, strategy, samples}}``; the inverse of `from_json`."""
-        return {stage: {"model": s.model, "strategy": s.strategy, "samples": s.samples} for stage, s in self.settings}
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """``{stage: {model, strategy, samples}}``, and ``knobs`` where there are any; the inverse of `from_json`."""
+        return {
+            stage: {"model": s.model, "strategy": s.strategy, "samples": s.samples}
+            | ({"knobs": dict(s.knobs)} if s.knobs else {})
+            for stage, s in self.settings
+        }
 
     def __getitem__(self, stage: str) -> StageSetting:
         for name, setting in self.settings:
@@ -73,3 +92,16 @@ class Allocation:
 
     def __str__(self) -> str:
         return " ".join(f"{stage}={setting}" for stage, setting in self.settings)
+
+
+def _knobs(stage: object, raw: object) -> tuple[tuple[str, KnobValue], ...]:
+    if raw is None:
+        return ()
+    if not isinstance(raw, Mapping):
+        raise ApportionError(f"{stage}: knobs must be an object of names and values")
+    # A strict reply schema has no optional fields: a knob left out comes as null.
+    given = {name: value for name, value in raw.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ApportionError(f"{stage}: knob {name!r} must be a number or a text")
+    return tuple(sorted((str(name), value) for name, value in given.items()))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import product
 
 from env.allocation import Allocation, StageSetting
 from env.costs import CostOptions, PlanCost
 from env.spec import StudySpec
+from env.strategies import STRATEGIES, StagePlan
+from env.strategies.settings import normal_setting, setting_faults, stage_settings
 
 MAX_ENUMERATED = 300_000
 """Allocations a proposer may list one by one; larger spaces are sampled."""
@@ -47,15 +48,7 @@ class SearchSpace:
 
     @cached_property
     def _all(self) -> dict[str, tuple[StageSetting, ...]]:
-        result: dict[str, tuple[StageSetting, ...]] = {}
-        for stage in self._stages:
-            single = stage.strategies[0]
-            result[stage.name] = tuple(
-                StageSetting(model, strategy, k)
-                for model, strategy, k in product(stage.models, stage.strategies, stage.samples.values())
-                if k > 1 or strategy == single
-            )
-        return result
+        return {stage.name: stage_settings(stage) for stage in self._stages}
 
     def _priced(self, stage: str) -> dict[StageSetting, float]:
         if stage not in self._prices:
@@ -134,16 +127,7 @@ class SearchSpace:
             return [f"stages must be exactly {', '.join(wanted)}; got {', '.join(allocation.stages) or 'none'}"]
         faults: list[str] = []
         for stage in self._stages:
-            setting = allocation[stage.name]
-            if setting.model not in stage.models:
-                faults.append(f"{stage.name}: no model {setting.model!r}; choose from {', '.join(stage.models)}")
-            if setting.strategy not in stage.strategies:
-                faults.append(
-                    f"{stage.name}: no strategy {setting.strategy!r}; choose from {', '.join(stage.strategies)}"
-                )
-            if setting.samples not in stage.samples.values():
-                allowed = stage.samples.choices or (f"{stage.samples.min}..{stage.samples.max}",)
-                faults.append(f"{stage.name}: samples {setting.samples} not in {', '.join(map(str, allowed))}")
+            faults += [f"{stage.name}: {fault}" for fault in setting_faults(stage, allocation[stage.name])]
         if not faults and self.total(allocation) > self.limit * (1 + 1e-12):
             faults.append(
                 f"over budget: {self.total(allocation):.6g} {self.unit} per query, the plan may cost {self.limit:.6g}"
@@ -152,10 +136,11 @@ class SearchSpace:
 
     def normal(self, allocation: Allocation) -> Allocation:
         """The same allocation with stages in pipeline order and one name for strategies that coincide at one sample."""
-        settings: dict[str, StageSetting] = {}
-        for stage in self._stages:
-            setting = allocation[stage.name]
-            if setting.samples == 1 and setting.strategy in stage.strategies:
-                setting = StageSetting(setting.model, stage.strategies[0], 1)
-            settings[stage.name] = setting
-        return Allocation.of(settings)
+        return Allocation.of({stage.name: normal_setting(stage, allocation[stage.name]) for stage in self._stages})
+
+    def most_draws(self, allocation: Allocation) -> int:
+        """The most draws one query of an allocation can need."""
+        return sum(
+            STRATEGIES[setting.strategy].most_draws(StagePlan(self.pipeline.stage(name), setting))
+            for name, setting in allocation.settings
+        )

@@ -95,6 +95,9 @@ class Draw:
     text_dropped: bool = False
     """Set by a bank that no longer keeps the text: `text` is empty then, and only answers kept before can be read."""
 
+    kept_answer: str | None = None
+    """Of such a draw the canonical answer that was read in its text; set where the draw is handed to a strategy."""
+
 
 @dataclass(frozen=True)
 class Settled:

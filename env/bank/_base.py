@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from env.backends._base import Draw, Message, ModelIdentity, Sampling
-from env.spec.pipeline import ParserSpec
+from env.spec.stage import ParserSpec
 
 PromptKey = str
 """Hex SHA-256 of everything that decides a prompt's draws apart from their index."""

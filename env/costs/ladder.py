@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from env.allocation import Allocation
-from env.costs._base import CostOptions, StageTokens
+from env.calls import Call
+from env.costs._base import CostOptions
 from env.costs.plan_cost import PlanCost
 from env.costs.units import UNITS
 from env.spec.pipeline import PipelineSpec
@@ -37,17 +38,17 @@ class Ladder:
         """The units that can be priced, and how people write them."""
         return {unit: cost.unit for unit, cost in self._costs.items()}
 
-    def of(self, allocation: Allocation, tokens: Mapping[str, StageTokens] | None = None) -> dict[CostUnit, float]:
+    def of(self, allocation: Allocation, calls: Mapping[str, Sequence[Call]] | None = None) -> dict[CostUnit, float]:
         """Cost per query by unit.
 
         Args:
             allocation: what runs.
-            tokens: what each stage used, by its name; the planned tokens where None.
+            calls: what each stage asked for, by its name; what is planned where None.
         """
-        return {unit: self._total(cost, allocation, tokens) for unit, cost in self._costs.items()}
+        return {unit: self._total(cost, allocation, calls) for unit, cost in self._costs.items()}
 
     def mean(
-        self, allocation: Allocation, queries: Sequence[Mapping[str, StageTokens]], seconds: float | None = None
+        self, allocation: Allocation, queries: Sequence[Mapping[str, Sequence[Call]]], seconds: float | None = None
     ) -> dict[CostUnit, float]:
         """Mean cost per query by unit over queries that ran.
 
@@ -56,7 +57,7 @@ class Ladder:
 
         Args:
             allocation: what ran.
-            queries: for each, what every stage used.
+            queries: for each, what every stage asked for.
             seconds: measured seconds a query; they stand in the unit seconds in place of a prediction.
         """
         if not queries:
@@ -69,18 +70,17 @@ class Ladder:
             means.pop(SECONDS, None)
         return means
 
-    def _total(self, cost: PlanCost, allocation: Allocation, tokens: Mapping[str, StageTokens] | None) -> float:
-        if tokens is None:
+    @staticmethod
+    def _total(cost: PlanCost, allocation: Allocation, calls: Mapping[str, Sequence[Call]] | None) -> float:
+        if calls is None:
             return cost.allocation(allocation)
-        return math.fsum(
-            cost.used(self._pipeline.stage(name), setting, tokens[name]) for name, setting in allocation.settings
-        )
+        return math.fsum(cost.of(calls[name]) for name in allocation.stages)
 
 
 def ladder(
     pipeline: PipelineSpec,
     allocation: Allocation,
-    tokens: Mapping[str, StageTokens],
+    calls: Mapping[str, Sequence[Call]],
     options: CostOptions | None = None,
 ) -> dict[CostUnit, float]:
     """Cost per query of an allocation in every unit whose data is there.
@@ -88,11 +88,11 @@ def ladder(
     Args:
         pipeline: the stages and their models.
         allocation: what ran.
-        tokens: what each stage used, by its name.
+        calls: what each stage asked for, by its name.
         options: how the models are taken to be served; without an accelerator there are no seconds and no joules.
 
     Raises:
         ApportionError: a model's size or price cannot be read.
-        KeyError: a stage of the allocation has no tokens.
+        KeyError: a stage of the allocation has no calls.
     """
-    return Ladder(pipeline, options).of(allocation, tokens)
+    return Ladder(pipeline, options).of(allocation, calls)

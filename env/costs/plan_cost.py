@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from env.allocation import Allocation, StageSetting
+from env.calls import Call
 from env.costs._base import CostModel, CostOptions, ModelProfile, StageTokens
 from env.costs.profiles import model_profiles
 from env.costs.units import cost_model
 from env.spec.faults import Fault
-from env.spec.pipeline import PipelineSpec, StageSpec
+from env.spec.pipeline import PipelineSpec
+from env.spec.stage import StageSpec
 from env.spec.study import CostUnit
+from env.strategies import STRATEGIES, StagePlan
 
 
 class PlanCost:
-    """Cost of a pipeline's allocations in one unit.
-
-    A stage costs its generations; best-of-n adds one verifier pass over prompt and candidate for every sample.
-    """
+    """Cost of a pipeline's allocations in one unit: of the calls that each stage's strategy makes."""
 
     def __init__(self, pipeline: PipelineSpec, unit: CostUnit, options: CostOptions | None = None) -> None:
         """Gather the models' profiles.
@@ -56,7 +56,7 @@ class PlanCost:
         used = dict.fromkeys(
             name
             for stage in self._pipeline.stages
-            for name in (*stage.models, stage.verifier)
+            for name in (*stage.models, stage.verifier, stage.critic)
             if name is not None and name in self._profiles
         )
         found: dict[Fault, None] = {}
@@ -67,39 +67,21 @@ class PlanCost:
         return list(found)
 
     def stage(self, stage: StageSpec, setting: StageSetting) -> float:
-        """Predicted cost of one stage per query, from the stage's planned tokens."""
-        return self.used(stage, setting, StageTokens(stage.tokens.prompt, stage.tokens.output, setting.samples))
+        """Predicted cost of one stage per query: the most its strategy can ask for, at the planned tokens."""
+        return self.of(STRATEGIES[setting.strategy].calls(StagePlan(stage, setting)))
 
     def allocation(self, allocation: Allocation) -> float:
         """Predicted cost of a whole allocation per query."""
         return sum(self.stage(self._pipeline.stage(name), setting) for name, setting in allocation.settings)
 
-    def measured(
-        self, stage: StageSpec, setting: StageSetting, prompt_tokens: int, output_tokens: Sequence[int]
-    ) -> float:
-        """Cost of what one query of a stage really used.
-
-        Args:
-            stage: the stage.
-            setting: what it ran with.
-            prompt_tokens: tokens of its prompt.
-            output_tokens: generated tokens of each sample.
-        """
-        if not output_tokens:
-            return 0.0
-        mean = sum(output_tokens) / len(output_tokens)
-        return self.used(stage, setting, StageTokens(prompt_tokens, mean, len(output_tokens)))
-
-    def used(self, stage: StageSpec, setting: StageSetting, tokens: StageTokens) -> float:
-        """Cost of a stage per query at given tokens."""
-        return self._with_verifier(stage, setting, tokens)
-
-    def _with_verifier(self, stage: StageSpec, setting: StageSetting, tokens: StageTokens) -> float:
-        cost = self._model.stage_cost(self._profiles[setting.model], tokens)
-        if setting.strategy == "best_of_n" and stage.verifier is not None:
-            judged = StageTokens(tokens.prompt + tokens.output, 0.0, 0, prompts=tokens.samples)
-            cost += self._model.stage_cost(self._profiles[stage.verifier], judged)
-        return cost
+    def of(self, calls: Iterable[Call]) -> float:
+        """Cost of calls, planned or made."""
+        return sum(
+            self._model.stage_cost(
+                self._profiles[call.model], StageTokens(call.prompt, call.output, call.samples, call.prompts)
+            )
+            for call in calls
+        )
 
 
 def model_parameters(pipeline: PipelineSpec) -> dict[str, float]:

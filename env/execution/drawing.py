@@ -39,10 +39,6 @@ class Filled:
     failures: dict[PromptKey, str] = field(default_factory=dict)
     """Prompts with a failed call, and why."""
 
-    seconds: dict[PromptKey, dict[int, float]] = field(default_factory=dict)
-    """Of the draws made just now, by index: their share of the time their model was asked, by tokens generated. Models
-    asked side by side slow each other down, and their times overlap."""
-
 
 class Drawing:
     """Draws into a bank on behalf of one batch."""
@@ -52,6 +48,9 @@ class Drawing:
         self._backends = backends
         self._origin = origin
         self._progress = progress
+        self.seconds: dict[PromptKey, dict[int, float]] = {}
+        """Of the draws made, by index: their share of the time their model was asked, by tokens generated. Models asked
+        side by side slow each other down, and their times overlap."""
 
     async def fill(self, stage: str, needs: Mapping[PromptKey, Need]) -> Filled:
         """Make the bank hold the wanted draws, model by model side by side.
@@ -166,7 +165,7 @@ class Drawing:
                 await flush()
         elapsed, tokens = time.monotonic() - started, sum(weight for *_, weight in made)
         for key, index, weight in made:
-            filled.seconds.setdefault(key, {})[index] = elapsed * weight / tokens
+            self.seconds.setdefault(key, {})[index] = elapsed * weight / tokens
         await flush()
 
 

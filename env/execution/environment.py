@@ -8,22 +8,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from env.allocation import Allocation, StageSetting
-from env.backends import Draw, Message, Sampling
+from env.backends import Message, Sampling
 from env.backends.pool import Backends
 from env.bank import PromptKey, SampleBank
+from env.calls import Call, merged
 from env.costs import CostOptions, PlanCost
-from env.errors import TemplateError
-from env.execution.drawing import Drawing, Filled, Need, key_of, score_key_of
-from env.execution.estimates import Estimator, answer_variable
+from env.errors import ApportionError, TemplateError
+from env.execution.drawing import Drawing, Need
+from env.execution.estimates import Estimator, Realised, answer_variable
 from env.execution.evidence import ExampleEvidence, Spend, StageOutcome, TrialResult
 from env.execution.progress import ProgressSink, no_progress
-from env.spec.pipeline import PipelineSpec, StageSpec
+from env.execution.queries import Query, StageQueries
+from env.spec.pipeline import PipelineSpec
+from env.spec.stage import PromptKind, StageSpec
 from env.spec.study import CostUnit
-from env.strategies import STRATEGIES, Candidate
+from env.strategies import Candidate, StageRun
+from env.strategies.prompts import CRITIC_PROMPTS
 from env.tasks.example import Example, JsonValue
 from env.tasks.metrics import metric_of
 from env.tasks.parsers import canonical, from_canonical, parser_of
 from env.tasks.prompts import render
+
+SAMPLING_KNOBS = ("temperature", "top_p", "max_tokens")
+"""Knobs that change how draws are sampled; a strategy's own hold a dot, all others are variables of the prompt."""
 
 
 @dataclass
@@ -34,9 +41,15 @@ class Path:
     example: Example
     variables: dict[str, JsonValue]
     keys: list[PromptKey] = field(default_factory=list)
+    queries: list[Query] = field(default_factory=list)
     outcomes: list[StageOutcome] = field(default_factory=list)
     cost: float = 0.0
     failure: str | None = None
+
+    @property
+    def upstream(self) -> tuple[str | None, ...]:
+        """Answers of the stages so far."""
+        return tuple(outcome.answer for outcome in self.outcomes)
 
 
 class Environment:
@@ -89,125 +102,135 @@ class Environment:
         )
         for stage in self.pipeline.stages:
             await self._run_stage(stage, batch, drawing)
+        self._seconds_taken(drawing)
         # Estimation is plain computation on up to thousands of examples: keep it off the event loop.
         return await asyncio.to_thread(self._results, allocations, batch, origin, started)
 
     async def _run_stage(self, stage: StageSpec, batch: _Batch, drawing: Drawing) -> None:
-        needs: dict[PromptKey, Need] = {}
-        alive = [path for path in batch.paths if path.failure is None]
-        for path in alive:
+        stage_queries = StageQueries(stage, drawing, self._backends, self._bank)
+        queries: dict[tuple[str, tuple[str | None, ...], StageSetting], Query] = {}
+        running: list[tuple[Path, Query]] = []
+        for path in batch.paths:
+            if path.failure is not None:
+                continue
             setting = path.allocation[stage.name]
+            # Allocations that agree so far ask the same: one query serves them all.
+            place = (path.example.id, path.upstream, setting)
             try:
-                need = self.need(stage, setting.model, setting.samples, path.variables)
-            except TemplateError as error:
+                if place not in queries:
+                    queries[place] = stage_queries.query(self.stage_run(stage, setting, path.variables))
+            except ApportionError as error:
                 # An upstream answer the template cannot digest, such as an index out of range, ends this path only.
                 path.failure = str(error)
                 continue
-            key = key_of(self._backends, need)
-            path.keys.append(key)
-            known = needs.setdefault(key, need)
-            known.samples = max(known.samples, setting.samples)
-        filled = await drawing.fill(stage.name, needs)
-        batch.take(filled)
-        self._seconds_taken(filled)
-        for key, draws in filled.draws.items():
-            batch.candidates[stage.name, key] = self._read(stage, draws)
-        alive = [path for path in alive if path.failure is None]
-        await self._score(stage, alive, needs, batch, drawing)
-        for path in alive:
-            self._advance(stage, path, batch)
+            running.append((path, queries[place]))
+        await stage_queries.run(list(queries.values()))
+        for key, candidates in stage_queries.candidates.items():
+            batch.candidates[stage.name, key] = candidates
+        for place, query in queries.items():
+            if query.failure is None:
+                batch.realised[stage.name, *place] = query.answer
+        self._seconds_taken(drawing)
+        for path, query in running:
+            self._advance(stage, path, query, len(stage_queries.held.get(query.own_key, ())))
 
-    def need(self, stage: StageSpec, model: str, samples: int, variables: Mapping[str, JsonValue]) -> Need:
-        """The draws a stage asks for, its prompt rendered.
+    def need(self, stage: StageSpec, setting: StageSetting, samples: int, variables: Mapping[str, JsonValue]) -> Need:
+        """Draws of a stage's own prompt.
 
         Raises:
             TemplateError: the template fails on these variables.
         """
+        run = self.stage_run(stage, setting, variables)
+        return Need(setting.model, run.messages, run.sampling, samples)
+
+    def stage_run(self, stage: StageSpec, setting: StageSetting, variables: Mapping[str, JsonValue]) -> StageRun:
+        """A stage on one query, its prompt rendered.
+
+        Args:
+            stage: the stage.
+            setting: what it spends; knobs that are variables of the prompt go before the query's.
+            variables: fields of the example and answers of earlier stages.
+
+        Raises:
+            TemplateError: the template fails on these variables.
+        """
+        knobs = {name: value for name, value in setting.knobs if "." not in name and name not in SAMPLING_KNOBS}
+        names: dict[str, JsonValue] = {**variables, **knobs}
         try:
-            messages = tuple(Message(m.role, render(m.template, variables)) for m in stage.prompt)
+            messages = tuple(Message(m.role, render(m.template, names)) for m in stage.prompt)
         except TemplateError as error:
             raise TemplateError(f"stage {stage.name}: {error}") from error
-        sampling = Sampling(stage.temperature, stage.top_p, stage.max_tokens, stage.stop, self._seed)
-        return Need(model, messages, sampling, samples)
 
-    def _read(self, stage: StageSpec, draws: Sequence[Draw]) -> tuple[Candidate, ...]:
-        parse = self._parsers[stage.name]
-        return tuple(Candidate(canonical(parse(draw.text))) for draw in draws)
+        def ask_critic(kind: PromptKind, values: Mapping[str, JsonValue]) -> tuple[Message, ...]:
+            shown: dict[str, JsonValue] = {**names, "prompt": messages[-1].content, **values}
+            try:
+                return tuple(
+                    Message(m.role, render(m.template, shown)) for m in stage.prompts.get(kind, CRITIC_PROMPTS[kind])
+                )
+            except TemplateError as error:
+                raise TemplateError(f"prompt {kind}: {error}") from error
 
-    async def _score(
-        self, stage: StageSpec, paths: Sequence[Path], needs: Mapping[PromptKey, Need], batch: _Batch, drawing: Drawing
-    ) -> None:
-        """Add verifier scores to the candidates of prompts that a scoring strategy uses."""
-        wanted = dict.fromkeys(
-            path.keys[-1] for path in paths if STRATEGIES[path.allocation[stage.name].strategy].needs_scores
+        def parse(text: str) -> str | None:
+            return self.read(stage, text)
+
+        return StageRun(stage, setting, messages, self._sampling(stage, setting), parse, ask_critic)
+
+    def _sampling(self, stage: StageSpec, setting: StageSetting) -> Sampling:
+        def chosen(name: str, otherwise: float) -> float:
+            value = setting.knob(name)
+            return otherwise if value is None else float(value)
+
+        return Sampling(
+            chosen("temperature", stage.temperature),
+            chosen("top_p", stage.top_p),
+            int(chosen("max_tokens", stage.max_tokens)),
+            stage.stop,
+            self._seed,
         )
-        if not wanted or stage.verifier is None:
-            return
-        messages: dict[PromptKey, tuple[Message, ...]] = {}
-        score_keys: dict[PromptKey, list[PromptKey]] = {}
-        for key in wanted:
-            texts = [draw.text for draw in batch.filled.draws.get(key, ())]
-            judged = [(*needs[key].messages, Message("assistant", text)) for text in texts]
-            score_keys[key] = [score_key_of(self._backends, stage.verifier, m) for m in judged]
-            messages.update(zip(score_keys[key], judged, strict=True))
-        scored = await drawing.fill_scores(stage.name, stage.verifier, messages)
-        self._seconds_taken(scored)
-        batch.score_keys.update({(stage.name, key): keys for key, keys in score_keys.items()})
-        for key, keys in score_keys.items():
-            failure = next((scored.failures[k] for k in keys if k in scored.failures), None)
-            if failure is not None:
-                batch.filled.failures[key] = f"verifier: {failure}"
-                continue
-            plain = batch.candidates[stage.name, key]
-            batch.candidates[stage.name, key] = tuple(
-                Candidate(c.answer, scored.draws[k][0].score) for c, k in zip(plain, keys, strict=True)
-            )
 
-    def _advance(self, stage: StageSpec, path: Path, batch: _Batch) -> None:
-        setting, key = path.allocation[stage.name], path.keys[-1]
-        draws = batch.filled.draws.get(key, ())
-        first = draws[: setting.samples]
-        if len(first) < setting.samples or any(d.index != i for i, d in enumerate(first)):
-            missing = batch.filled.failures.get(key, "the model gave fewer draws than asked for")
-            path.failure = f"{stage.name}: {missing}"
+    def read(self, stage: StageSpec, text: str) -> str | None:
+        """The canonical answer in a reply of a stage; None where there is none."""
+        return canonical(self._parsers[stage.name](text))
+
+    def _advance(self, stage: StageSpec, path: Path, query: Query, held: int) -> None:
+        path.keys.append(query.own_key)
+        path.queries.append(query)
+        if query.failure is not None:
+            path.failure = query.failure
             return
-        if setting.strategy == "best_of_n" and key in batch.filled.failures:
-            path.failure = f"{stage.name}: {batch.filled.failures[key]}"
-            return
-        candidates = batch.candidates[stage.name, key]
-        answer = STRATEGIES[setting.strategy].choose(candidates[: setting.samples])
-        outputs = [draw.output_tokens for draw in first]
-        path.cost += self.cost.measured(stage, setting, first[0].prompt_tokens, outputs)
+        calls = query.calls()
+        path.cost += self.cost.of(calls)
+        drawn = [call for call in calls if call.samples]
         path.outcomes.append(
             StageOutcome(
                 stage.name,
-                answer,
-                key,
-                setting.samples,
-                len(draws),
-                first[0].prompt_tokens,
-                sum(outputs),
-                self._seconds_of(stage, setting, key, batch),
+                query.answer,
+                query.own_key,
+                query.run.samples,
+                held,
+                round(sum(call.prompt * call.prompts for call in drawn)),
+                round(sum(call.output * call.samples * call.prompts for call in drawn)),
+                calls,
+                self._seconds_of(query),
             )
         )
-        path.variables[stage.name] = answer_variable(stage, answer)
+        path.variables[stage.name] = answer_variable(stage, query.answer)
 
-    def _seconds_taken(self, filled: Filled) -> None:
-        for key, seconds in filled.seconds.items():
+    def _seconds_taken(self, drawing: Drawing) -> None:
+        for key, seconds in drawing.seconds.items():
             self._seconds.setdefault(key, {}).update(seconds)
 
-    def _seconds_of(self, stage: StageSpec, setting: StageSetting, key: PromptKey, batch: _Batch) -> float | None:
-        """Time of a setting's draws and of the verifier's passes over them; None where one is not known."""
-        parts = [(key, i) for i in range(setting.samples)]
-        if STRATEGIES[setting.strategy].needs_scores:
-            parts += [(score_key, 0) for score_key in batch.score_keys.get((stage.name, key), ())[: setting.samples]]
+    def _seconds_of(self, query: Query) -> float | None:
+        """Time of a query's draws and of the verifier's passes over them; None where one is not known."""
+        parts = [(key, i) for key, asked in query.asked.items() for i in asked.draws]
+        parts += [(key, 0) for key in query.judged]
         known = [self._seconds[k][i] for k, i in parts if i in self._seconds.get(k, ())]
-        return sum(known) if len(known) == len(parts) else None
+        return sum(known) if known and len(known) == len(parts) else None
 
     def _results(
         self, allocations: Sequence[Allocation], batch: _Batch, origin: str, started: float
     ) -> list[TrialResult]:
-        estimator = Estimator(self, batch.candidates, self._backends)
+        estimator = Estimator(self, batch.candidates, self._backends, batch.realised)
         results: list[TrialResult] = []
         claimed: set[tuple[PromptKey, int]] = set()
         per_allocation = len(batch.paths) // max(1, len(allocations))
@@ -221,7 +244,7 @@ class Environment:
                     evidence,
                     self.cost.allocation(allocation),
                     sum(scored) / len(scored) if scored else None,
-                    self._spend(allocation, paths, batch, origin, claimed, started, len(allocations)),
+                    self._spend(paths, origin, claimed, (time.monotonic() - started) / max(1, len(allocations))),
                 )
             )
         return results
@@ -235,37 +258,22 @@ class Environment:
         score, curves = estimator.example(path)
         return ExampleEvidence(identity, "scored", score, realised, "", outcomes, curves, path.cost)
 
-    def _spend(
-        self,
-        allocation: Allocation,
-        paths: Sequence[Path],
-        batch: _Batch,
-        origin: str,
-        claimed: set[tuple[PromptKey, int]],
-        started: float,
-        sharers: int,
-    ) -> Spend:
-        """What this allocation caused: a draw belongs to the first allocation of the batch that asked for it."""
+    def _spend(self, paths: Sequence[Path], origin: str, claimed: set[tuple[PromptKey, int]], seconds: float) -> Spend:
+        """What an allocation caused: a draw belongs to the first allocation of the batch that asked for it."""
         new = reused = prompt_tokens = output_tokens = 0
-        cost = 0.0
-        for path in paths:
-            for stage, key in zip(self.pipeline.stages, path.keys, strict=False):
-                setting = allocation[stage.name]
-                fresh = []
-                for draw in batch.filled.draws.get(key, ())[: setting.samples]:
-                    if draw.origin == origin and (key, draw.index) not in claimed:
-                        claimed.add((key, draw.index))
-                        fresh.append(draw)
-                    else:
-                        reused += 1
+        calls: list[Call] = []
+        for query in (query for path in paths for query in path.queries):
+            for key, asked in query.asked.items():
+                fresh = [d for i, d in asked.draws.items() if d.origin == origin and (key, i) not in claimed]
+                claimed.update((key, draw.index) for draw in fresh)
+                new += len(fresh)
+                reused += len(asked.draws) - len(fresh)
                 if fresh:
-                    new += len(fresh)
-                    prompt_tokens += fresh[0].prompt_tokens
-                    output_tokens += sum(d.output_tokens for d in fresh)
-                    spent = StageSetting(setting.model, setting.strategy, len(fresh))
-                    cost += self.cost.measured(stage, spent, fresh[0].prompt_tokens, [d.output_tokens for d in fresh])
-        seconds = (time.monotonic() - started) / max(1, sharers)
-        return Spend(new, reused, prompt_tokens, output_tokens, cost, seconds)
+                    outputs = sum(draw.output_tokens for draw in fresh)
+                    prompt_tokens += asked.prompt_tokens
+                    output_tokens += outputs
+                    calls.append(Call(asked.model, asked.prompt_tokens, outputs / len(fresh), len(fresh)))
+        return Spend(new, reused, prompt_tokens, output_tokens, self.cost.of(merged(calls)), seconds)
 
     def score_answer(self, answer: str | None, example: Example) -> float:
         """Metric of a canonical final answer."""
@@ -277,10 +285,5 @@ class _Batch:
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
-        self.filled = Filled()
         self.candidates: dict[tuple[str, PromptKey], tuple[Candidate, ...]] = {}
-        self.score_keys: dict[tuple[str, PromptKey], list[PromptKey]] = {}
-
-    def take(self, filled: Filled) -> None:
-        self.filled.draws.update(filled.draws)
-        self.filled.failures.update(filled.failures)
+        self.realised: Realised = {}

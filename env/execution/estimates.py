@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from env.allocation import Allocation, StageSetting
+from env.allocation import Allocation, KnobValue, StageSetting
 from env.backends.pool import Backends
 from env.bank import PromptKey
 from env.errors import TemplateError
 from env.execution.drawing import key_of
 from env.execution.evidence import CurvePoint
-from env.spec.pipeline import StageSpec
-from env.strategies import STRATEGIES, Candidate, Outcomes
+from env.spec.stage import StageSpec
+from env.strategies import STRATEGIES, Candidate, Outcomes, ParallelStrategy, StagePlan
+from env.strategies._parallel import single_outcomes
 from env.tasks.example import Example, JsonValue
 from env.tasks.parsers import from_canonical
 
@@ -27,6 +28,10 @@ NO_KEY: PromptKey = ""
 """Where no prompt can be rendered from the upstream answers."""
 
 Settings = tuple[StageSetting, ...]
+Knobs = tuple[tuple[str, KnobValue], ...]
+Realised = dict[tuple[str, str, tuple[str | None, ...], StageSetting], str | None]
+"""Answers that strategies gave, by stage, example, upstream answers and setting."""
+
 Value = tuple[float, float]
 """(sum of probability times score, sum of probability) over the outcomes whose value is known."""
 
@@ -44,16 +49,18 @@ class Estimator:
         environment: Environment,
         candidates: Mapping[tuple[str, PromptKey], tuple[Candidate, ...]],
         backends: Backends,
+        realised: Realised | None = None,
     ) -> None:
         self._environment = environment
         self._stages = environment.pipeline.stages
         self._candidates = candidates
         self._backends = backends
+        self._realised = realised or {}
         # Where two stages ask the same of the same model, their draws are the same too.
         self._sizes = {key: len(held) for (_, key), held in candidates.items()}
         self._values: dict[tuple[str, tuple[str | None, ...], Settings], Value] = {}
-        self._keys: dict[tuple[str, tuple[str | None, ...], str], PromptKey] = {}
-        self._outcomes: dict[tuple[PromptKey, str, int], Outcomes] = {}
+        self._keys: dict[tuple[str, tuple[str | None, ...], str, Knobs], PromptKey] = {}
+        self._outcomes: dict[tuple[PromptKey, StageSetting], Outcomes | None] = {}
         self._prompts: dict[tuple[str, tuple[str | None, ...], Settings], frozenset[PromptKey]] = {}
         self._owners: dict[tuple[Allocation, str, PromptKey], str] = {}
 
@@ -72,18 +79,15 @@ class Estimator:
             settings = tuple(path.allocation[s.name] for s in self._stages[position:])
             points: list[CurvePoint] = []
             for k in [k for k in stage.samples.values() if k <= settings[0].samples]:
-                value, mass = self._stage_value(
-                    path.example, upstream, path.keys[position], k, settings[0].strategy, settings[1:]
-                )
-                prompts = self._support(
-                    path.example, upstream, path.keys[position], k, settings[0].strategy, settings[1:]
-                )
+                here = (path.example, upstream, path.keys[position], settings[0].with_samples(k), settings[1:])
+                value, mass = self._stage_value(*here)
+                prompts = self._support(*here) if mass > 0 else frozenset[PromptKey]()
                 points.append(CurvePoint(k, value, mass, self._added(path, stage.name, prompts)))
             curves[stage.name] = tuple(points)
             upstream = (*upstream, path.outcomes[position].answer)
         last = self._stages[-1].name
         setting = path.allocation[last]
-        score, _ = self._stage_value(path.example, upstream[:-1], path.keys[-1], setting.samples, setting.strategy, ())
+        score, _ = self._stage_value(path.example, upstream[:-1], path.keys[-1], setting, ())
         return score, curves
 
     def _stage_value(
@@ -91,13 +95,12 @@ class Estimator:
         example: Example,
         upstream: tuple[str | None, ...],
         key: PromptKey,
-        samples: int,
-        strategy: str,
+        setting: StageSetting,
         rest: Settings,
     ) -> Value:
-        """Value of the stage after `upstream` with that many samples, later stages with the settings `rest`."""
+        """Value of the stage after `upstream` with a setting, later stages with the settings `rest`."""
         value = mass = 0.0
-        for answer, probability in self._distribution(self._stages[len(upstream)].name, key, strategy, samples).items():
+        for answer, probability in self._distribution(example, upstream, key, setting).items():
             if not rest:
                 value += probability * self._environment.score_answer(answer, example)
                 mass += probability
@@ -110,16 +113,10 @@ class Estimator:
     def _downstream(self, example: Example, upstream: tuple[str | None, ...], rest: Settings) -> Value:
         memo = (example.id, upstream, rest)
         if memo not in self._values:
-            stage, setting = self._stages[len(upstream)], rest[0]
-            key = self._key(example, upstream, setting.model)
-            candidates = self._candidates.get((stage.name, key), ()) if key else ()
-            unscored = STRATEGIES[setting.strategy].needs_scores and any(c.score is None for c in candidates)
-            if len(candidates) < setting.samples or unscored:
-                self._values[memo] = (0.0, 0.0)
-            else:
-                self._values[memo] = self._stage_value(
-                    example, upstream, key, setting.samples, setting.strategy, rest[1:]
-                )
+            key = self._key(example, upstream, rest[0])
+            self._values[memo] = (
+                self._stage_value(example, upstream, key, rest[0], rest[1:]) if key != NO_KEY else (0.0, 0.0)
+            )
         return self._values[memo]
 
     def _support(
@@ -127,8 +124,7 @@ class Estimator:
         example: Example,
         upstream: tuple[str | None, ...],
         key: PromptKey,
-        samples: int,
-        strategy: str,
+        setting: StageSetting,
         rest: Settings,
     ) -> frozenset[PromptKey]:
         """The prompts whose draws have weight in `_stage_value`; every draw held of a prompt has, or none.
@@ -139,7 +135,7 @@ class Estimator:
         if not rest:
             return frozenset((key,))
         found: set[PromptKey] = set()
-        for answer, probability in self._distribution(self._stages[len(upstream)].name, key, strategy, samples).items():
+        for answer, probability in self._distribution(example, upstream, key, setting).items():
             if probability >= LEAST_PROBABILITY:
                 found |= self._downstream_support(example, (*upstream, answer), rest)
         return frozenset((key, *found)) if found else frozenset()
@@ -150,12 +146,8 @@ class Estimator:
         memo = (example.id, upstream, rest)
         if memo not in self._prompts:
             _, mass = self._downstream(example, upstream, rest)
-            key = self._key(example, upstream, rest[0].model)
-            self._prompts[memo] = (
-                self._support(example, upstream, key, rest[0].samples, rest[0].strategy, rest[1:])
-                if mass > 0
-                else frozenset()
-            )
+            key = self._key(example, upstream, rest[0])
+            self._prompts[memo] = self._support(example, upstream, key, rest[0], rest[1:]) if mass > 0 else frozenset()
         return self._prompts[memo]
 
     def _added(self, path: Path, stage: str, prompts: frozenset[PromptKey]) -> int:
@@ -164,27 +156,49 @@ class Estimator:
         for key in prompts:
             owner = self._owners.setdefault((path.allocation, stage, key), path.example.id)
             if owner == path.example.id:
-                added += self._sizes[key]
+                added += self._sizes.get(key, 0)
         return added
 
-    def _key(self, example: Example, upstream: tuple[str | None, ...], model: str) -> PromptKey:
-        memo = (example.id, upstream, model)
+    def _key(self, example: Example, upstream: tuple[str | None, ...], setting: StageSetting) -> PromptKey:
+        memo = (example.id, upstream, setting.model, setting.knobs)
         if memo not in self._keys:
             variables: dict[str, JsonValue] = dict(example.fields)
             for stage, answer in zip(self._stages, upstream, strict=False):
                 variables[stage.name] = answer_variable(stage, answer)
             try:
-                need = self._environment.need(self._stages[len(upstream)], model, 1, variables)
+                need = self._environment.need(self._stages[len(upstream)], setting, 1, variables)
                 self._keys[memo] = key_of(self._backends, need)
             except TemplateError:
                 self._keys[memo] = NO_KEY
         return self._keys[memo]
 
-    def _distribution(self, stage: str, key: PromptKey, strategy: str, samples: int) -> Outcomes:
-        memo = (key, strategy, samples)
+    def _distribution(
+        self, example: Example, upstream: tuple[str | None, ...], key: PromptKey, setting: StageSetting
+    ) -> Outcomes:
+        """Answers of a stage with their probabilities; none where nothing is known of it.
+
+        From the draws held where the strategy's answer is a function of a set of them; else the answer that it gave,
+        which is one realisation.
+        """
+        stage = self._stages[len(upstream)]
+        memo = (key, setting)
         if memo not in self._outcomes:
-            self._outcomes[memo] = STRATEGIES[strategy].outcomes(self._candidates[stage, key], samples)
-        return self._outcomes[memo]
+            self._outcomes[memo] = self._from_draws(stage, key, setting)
+        known = self._outcomes[memo]
+        if known is not None:
+            return known
+        place = (stage.name, example.id, upstream, setting)
+        return {self._realised[place]: 1.0} if place in self._realised else {}
+
+    def _from_draws(self, stage: StageSpec, key: PromptKey, setting: StageSetting) -> Outcomes | None:
+        strategy, candidates = STRATEGIES[setting.strategy], self._candidates.get((stage.name, key), ())
+        if isinstance(strategy, ParallelStrategy) and strategy.scored and setting.samples > 1:
+            candidates = tuple(c for c in candidates if c.score is not None)
+        if len(candidates) < setting.samples:
+            return None
+        if setting.samples == 1:
+            return single_outcomes(candidates)
+        return strategy.outcomes(StagePlan(stage, setting), candidates, setting.samples)
 
 
 def answer_variable(stage: StageSpec, answer: str | None) -> JsonValue:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from env.allocation import Allocation
-from env.costs import StageTokens
+from env.calls import Call
 
 
 class CurvePoint(NamedTuple):
@@ -44,7 +44,10 @@ class StageOutcome:
 
     prompt_tokens: int
     output_tokens: int
-    """Tokens of the `samples` draws the allocation asks for, whether new or reused."""
+    """Tokens of everything the strategy asked models to draw, whether new or reused."""
+
+    calls: tuple[Call, ...] = ()
+    """What the strategy asked for, verifier and critic included."""
 
     seconds: float | None = field(default=None, compare=False)
     """Measured time of these draws (and of the verifier on them), as if all were new; None where some were drawn by
@@ -74,11 +77,9 @@ class ExampleEvidence:
     """Measured cost of this query in the plan's unit, as if every draw were new."""
 
     @property
-    def tokens(self) -> dict[str, StageTokens]:
-        """What each stage used, by its name."""
-        return {
-            s.stage: StageTokens(s.prompt_tokens, s.output_tokens / max(1, s.samples), s.samples) for s in self.stages
-        }
+    def calls(self) -> dict[str, tuple[Call, ...]]:
+        """What each stage asked for, by its name."""
+        return {stage.stage: stage.calls for stage in self.stages}
 
     @property
     def seconds(self) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from env.backends._base import Draw
 from env.bank import AnswerBank, PromptKey, SampleBank, parser_key
-from env.spec.pipeline import ParserSpec
+from env.spec.stage import ParserSpec
 from env.tasks.parsers import canonical, parser_of
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from itertools import product
 
-from env.allocation import Allocation, StageSetting
+from env.allocation import Allocation
 from env.costs import CostOptions, PlanCost
 from env.costs.profiles import profile_faults
 from env.errors import ApportionError, CheckpointError, TemplateError
 from env.spec.checkpoints import resolve_checkpoint
 from env.spec.faults import Fault
-from env.spec.pipeline import OpenAIModel, PipelineSpec, ReplayModel, StageSpec, TorchModel
+from env.spec.pipeline import OpenAIModel, PipelineSpec, ReplayModel, TorchModel
+from env.spec.stage import StageSpec
 from env.spec.study import StudySpec
+from env.strategies import STRATEGIES
+from env.strategies.settings import knob_fault, stage_settings
 from env.tasks.data import DataError, Splits, load_splits
 from env.tasks.prompts import template_variables
 
@@ -99,10 +101,45 @@ def _check_names(pipeline: PipelineSpec, stage: StageSpec, path: str) -> list[Fa
     if isinstance(verifier, OpenAIModel) and verifier.draws:
         message = f"{stage.verifier} is asked for text (api: {verifier.api}); a verifier has api: classify or pooling"
         faults.append(Fault(f"{path}.verifier", message))
-    if "best_of_n" in stage.strategies and stage.verifier is None:
-        faults.append(Fault(f"{path}.verifier", "best_of_n needs a verifier: name the model that scores candidates"))
-    if "union" in stage.strategies and stage.parser.kind != "ids":
-        faults.append(Fault(f"{path}.strategies", "union joins sets of ids: give the stage a parser of kind ids"))
+    return faults + _check_strategies(stage, path) + _check_knobs(pipeline, stage, path)
+
+
+def _check_strategies(stage: StageSpec, path: str) -> list[Fault]:
+    faults: list[Fault] = []
+    for i, name in enumerate(stage.strategies):
+        requires = STRATEGIES[name].requires
+        if "verifier" in requires and stage.verifier is None:
+            faults.append(Fault(f"{path}.verifier", f"{name} needs a verifier: name the model that scores candidates"))
+        if "steps" in requires and stage.step_end is None:
+            message = f"{name} searches step by step: state what ends a step of the output"
+            faults.append(Fault(f"{path}.step_end", message))
+        if "ids" in requires and stage.parser.kind != "ids":
+            message = f"{name} joins sets of ids: give the stage a parser of kind ids"
+            faults.append(Fault(f"{path}.strategies[{i}]", message))
+    return faults
+
+
+def _check_knobs(pipeline: PipelineSpec, stage: StageSpec, path: str) -> list[Fault]:
+    faults: list[Fault] = []
+    for name, choices in stage.knobs.items():
+        place = f"{path}.knobs.{name}"
+        if len({isinstance(value, str) for value in choices}) > 1:
+            faults.append(Fault(place, "the choices are of different kinds: all numbers or all texts"))
+        for i, value in enumerate(choices):
+            fault = knob_fault(stage, name, value)
+            strategy, _, own = name.partition(".")
+            if fault is None and own and STRATEGIES[strategy].knobs[own].model and value not in pipeline.models:
+                fault = f"no model {value!r} under pipeline.models"
+            if fault is not None:
+                faults.append(Fault(f"{place}[{i}]", fault))
+    for name in stage.tokens.per:
+        if name not in stage.knobs or any(isinstance(value, str) for value in stage.knobs[name]):
+            faults.append(
+                Fault(f"{path}.tokens.per.{name}", "tokens are stated for a knob that the stage does not open")
+            )
+    if stage.critic is not None and stage.critic not in pipeline.models:
+        known = ", ".join(pipeline.models)
+        faults.append(Fault(f"{path}.critic", f"no model {stage.critic!r} under pipeline.models; there are {known}"))
     return faults
 
 
@@ -111,10 +148,14 @@ def _check_templates(
 ) -> list[Fault]:
     faults: list[Fault] = []
     later = {s.name for s in pipeline.stages} - set(earlier)
-    for i, message in enumerate(stage.prompt):
-        place = f"{path}.prompt[{i}].template"
+    knobs = {name for name in stage.knobs if "." not in name}
+    templates = [(f"{path}.prompt[{i}].template", m.template, knobs) for i, m in enumerate(stage.prompt)]
+    for kind, messages in stage.prompts.items():
+        given = knobs | {"prompt", "attempts" if kind == "fuse" else "attempt"}
+        templates += [(f"{path}.prompts.{kind}[{i}].template", m.template, given) for i, m in enumerate(messages)]
+    for place, template, given in templates:
         try:
-            wanted = template_variables(message.template)
+            wanted = template_variables(template) - given
         except TemplateError as error:
             faults.append(Fault(place, str(error)))
             continue
@@ -132,10 +173,7 @@ def cheapest_allocation(pipeline: PipelineSpec, cost: PlanCost) -> Allocation:
     return Allocation.of(
         {
             stage.name: min(
-                (
-                    StageSetting(model, strategy, min(stage.samples.values()))
-                    for model, strategy in product(stage.models, stage.strategies)
-                ),
+                stage_settings(stage),
                 key=lambda setting, stage=stage: (cost.stage(stage, setting), setting),  # type: ignore[misc]
             )
             for stage in pipeline.stages

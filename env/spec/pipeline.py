@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from env.spec.architecture import ArchitectureSpec, Price, Quantisation
+from env.spec.stage import Name, StageSpec
 from env.spec.strict import Strict
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
-StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
-StrategyName = Literal["vote", "union", "best_of_n"]
 MetricName = Literal["exact_match", "f1"]
 
 
@@ -106,113 +103,12 @@ class ReplayModel(Strict):
     path: str = Field(min_length=1, description="The pool's Parquet file, below the data root.")
     model: str = Field(min_length=1, description="The model's name in the pool's column `model`.")
     parameters: float = Field(gt=0, description="Active parameters, for the cost model.")
+    architecture: StatedArchitecture = None
+    quantisation: StatedQuantisation = None
+    price: StatedPrice = None
 
 
 ModelSpec = Annotated[TorchModel | OpenAIModel | ReplayModel, Field(discriminator="backend")]
-
-
-class PromptMessage(Strict):
-    """One message of a stage's prompt."""
-
-    role: Literal["system", "user", "assistant"]
-    template: str = Field(
-        description="Sandboxed Jinja2; may name fields of the example and earlier stages (their parsed answers)."
-    )
-
-
-class TextParser(Strict):
-    """The whole output, white space collapsed."""
-
-    kind: Literal["text"] = "text"
-
-
-class AfterParser(Strict):
-    """What follows the last occurrence of a marker; no marker, no answer."""
-
-    kind: Literal["after"]
-    marker: str = Field(min_length=1)
-    join: bool = Field(False, description="Remove all white space inside the answer (digits written apart).")
-
-
-class IdsParser(Strict):
-    """A set of whole numbers, each written behind a prefix; the answer is the sorted list."""
-
-    kind: Literal["ids"]
-    prefix: str = "#"
-
-
-class RegexParser(Strict):
-    """The last match of a regular expression (its first group where it has one)."""
-
-    kind: Literal["regex"]
-    pattern: str = Field(min_length=1, max_length=500)
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return value
-
-
-class JsonParser(Strict):
-    """A JSON value in the output (the first that parses), or one field of it."""
-
-    kind: Literal["json"]
-    field: str | None = None
-
-
-ParserSpec = Annotated[
-    TextParser | AfterParser | IdsParser | RegexParser | JsonParser,
-    Field(discriminator="kind"),
-]
-
-
-class SamplesSpec(Strict):
-    """How many samples a stage may draw."""
-
-    min: int = Field(1, ge=1, le=1000)
-    max: int = Field(1, ge=1, le=1000)
-    choices: tuple[int, ...] | None = Field(None, description="Only these numbers; each within min..max.")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> SamplesSpec:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
-        outside = [k for k in self.choices or () if not self.min <= k <= self.max]
-        if outside:
-            raise ValueError(f"choices {outside} lie outside {self.min}..{self.max}")
-        return self
-
-    def values(self) -> tuple[int, ...]:
-        """Every allowed number of samples, ascending."""
-        return tuple(sorted(set(self.choices))) if self.choices else tuple(range(self.min, self.max + 1))
-
-
-class PlannedTokens(Strict):
-    """Tokens the cost model plans for one query of the stage."""
-
-    prompt: int = Field(ge=1, le=10_000_000)
-    output: int = Field(ge=1, le=10_000_000)
-
-
-class StageSpec(Strict):
-    """One LLM step."""
-
-    name: StageName
-    prompt: tuple[PromptMessage, ...] = Field(min_length=1)
-    parser: ParserSpec = TextParser()
-    models: tuple[Name, ...] = Field(min_length=1, description="Candidate models, by the names under `models`.")
-    strategies: tuple[StrategyName, ...] = Field(("vote",), min_length=1)
-    samples: SamplesSpec = SamplesSpec()
-    tokens: PlannedTokens
-    temperature: float = Field(1.0, ge=0, le=10)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(256, ge=1, le=1_000_000)
-    stop: tuple[str, ...] = ()
-    verifier: Name | None = Field(None, description="The model that scores candidates; best_of_n needs one.")
 
 
 class PipelineSpec(Strict):

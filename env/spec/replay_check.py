@@ -9,7 +9,8 @@ from env.backends.replay_address import Address, AddressError, address_of
 from env.backends.replay_pool import PoolError, RecordedPool, open_pool
 from env.errors import TemplateError
 from env.spec.faults import Fault
-from env.spec.pipeline import PipelineSpec, ReplayModel, StageSpec
+from env.spec.pipeline import PipelineSpec, ReplayModel
+from env.spec.stage import StageSpec
 from env.tasks.data import DataError, confined
 from env.tasks.example import Example, JsonValue
 from env.tasks.prompts import render, template_variables

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from env.spec.pipeline import Name, PipelineSpec
+from env.spec.pipeline import PipelineSpec
+from env.spec.stage import Name
 from env.spec.strict import Strict
 
 CostUnit = Literal[

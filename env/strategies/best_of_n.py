@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
 
-from env.strategies._base import Candidate, Outcomes, check_subset
+from env.strategies._base import Candidate, Outcomes, StagePlan, check_subset
+from env.strategies._parallel import ParallelStrategy, ranked_outcomes, single_outcomes
 
 
-class BestOfN:
-    """The readable candidate with the highest verifier score; among equals the one drawn first."""
+class BestOfN(ParallelStrategy):
+    """The readable candidate with the highest verifier score; among equals the one drawn first.
+
+    The verifier is a reward model, an LLM that judges, or any other model of the pipeline that gives scores.
+    """
 
     name = "best_of_n"
-    needs_scores = True
+    meaning = "the sample that a verifier model scores highest (its passes are part of the cost)"
+    paper = "Cobbe et al. 2021, arXiv 2110.14168"
+    requires = frozenset({"verifier"})
+    scored = True
 
-    def choose(self, candidates: Sequence[Candidate]) -> str | None:
-        """See `Strategy.choose`."""
+    def choose(self, plan: StagePlan, candidates: Sequence[Candidate]) -> str | None:
+        """See `ParallelStrategy.choose`."""
         readable = [c for c in candidates if c.answer is not None]
         return max(readable, key=_score).answer if readable else None
 
-    def outcomes(self, candidates: Sequence[Candidate], samples: int) -> Outcomes:
-        """See `Strategy.outcomes`.
-
-        With the n draws ranked ascending (unreadable ones lowest), the best of a random k-subset is the one of rank r
-        (from 1) with probability ``C(r - 1, k - 1) / C(n, k)``. Draws of equal score share the probability of their
-        block evenly, which is what "earliest drawn wins" gives over exchangeable draws.
-        """
+    def outcomes(self, plan: StagePlan, candidates: Sequence[Candidate], samples: int) -> Outcomes:
+        """See `Strategy.outcomes`; `ranked_outcomes` has the closed form, unreadable candidates rank lowest."""
         check_subset(candidates, samples)
-        total = comb(len(candidates), samples)
-        ranked = sorted(candidates, key=_rank)
-        result: dict[str | None, float] = {}
-        start = 0
-        while start < len(ranked):
-            end = start
-            while end < len(ranked) and _rank(ranked[end]) == _rank(ranked[start]):
-                end += 1
-            block = (comb(end, samples) - comb(start, samples)) / total
-            for candidate in ranked[start:end]:
-                if block > 0:
-                    result[candidate.answer] = result.get(candidate.answer, 0.0) + block / (end - start)
-            start = end
-        return result
+        return single_outcomes(candidates) if samples == 1 else ranked_outcomes(candidates, samples, _rank)
 
 
 def _score(candidate: Candidate) -> float:
@@ -49,5 +37,5 @@ def _score(candidate: Candidate) -> float:
     return candidate.score
 
 
-def _rank(candidate: Candidate) -> tuple[bool, float]:
-    return (False, 0.0) if candidate.answer is None else (True, _score(candidate))
+def _rank(candidate: Candidate) -> tuple[float, ...]:
+    return (0.0, 0.0) if candidate.answer is None else (1.0, _score(candidate))

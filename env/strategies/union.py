@@ -9,26 +9,27 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from math import comb
 
-from env.strategies._base import Candidate, Outcomes, check_subset
-
-MAX_SUBSETS = 64
-"""Subsets looked at: all of them where there are no more than this, else as many seeded random ones."""
+from env.strategies._base import Candidate, Outcomes, StagePlan, check_subset
+from env.strategies._parallel import MAX_SUBSETS, ParallelStrategy
 
 
-class Union:
+class Union(ParallelStrategy):
     """Every id that any sample names, sorted."""
 
     name = "union"
-    needs_scores = False
+    meaning = "all ids that any sample names"
+    paper = "Coverage by repeated sampling: Brown et al. 2024, arXiv 2407.21787"
+    reads_texts = False
+    requires = frozenset({"ids"})
 
-    def choose(self, candidates: Sequence[Candidate]) -> str | None:
-        """See `Strategy.choose`."""
-        return _canonical(frozenset().union(*(_ids(c.answer) for c in candidates)))
+    def choose(self, plan: StagePlan, candidates: Sequence[Candidate]) -> str | None:
+        """See `ParallelStrategy.choose`."""
+        return canonical_ids(frozenset().union(*(ids_of(c.answer) for c in candidates)))
 
-    def outcomes(self, candidates: Sequence[Candidate], samples: int) -> Outcomes:
+    def outcomes(self, plan: StagePlan, candidates: Sequence[Candidate], samples: int) -> Outcomes:
         """See `Strategy.outcomes`; exact for up to `MAX_SUBSETS` subsets, a seeded Monte Carlo estimate beyond."""
         check_subset(candidates, samples)
-        sets = sorted((_ids(c.answer) for c in candidates), key=sorted)
+        sets = sorted((ids_of(c.answer) for c in candidates), key=sorted)
         if comb(len(sets), samples) <= MAX_SUBSETS:
             joined = Counter(_merged(subset) for subset in combinations(sets, samples))
         else:
@@ -36,16 +37,19 @@ class Union:
             generator = random.Random(json.dumps([[sorted(ids) for ids in sets], samples]))
             joined = Counter(_merged(generator.sample(sets, samples)) for _ in range(MAX_SUBSETS))
         total = sum(joined.values())
-        return {_canonical(ids): number / total for ids, number in joined.items()}
+        return {canonical_ids(ids): number / total for ids, number in joined.items()}
 
 
-def _ids(answer: str | None) -> frozenset[int]:
+def ids_of(answer: str | None) -> frozenset[int]:
+    """The ids of a canonical answer; none where there is no answer."""
     return frozenset() if answer is None else frozenset(json.loads(answer))
+
+
+def canonical_ids(ids: Iterable[int]) -> str | None:
+    """Ids as a canonical answer; None where there is none."""
+    ordered = sorted(ids)
+    return json.dumps(ordered, separators=(",", ":")) if ordered else None
 
 
 def _merged(sets: Iterable[frozenset[int]]) -> frozenset[int]:
     return frozenset().union(*sets)
-
-
-def _canonical(ids: frozenset[int]) -> str | None:
-    return json.dumps(sorted(ids), separators=(",", ":")) if ids else None

@@ -7,22 +7,23 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import comb
 
-from env.strategies._base import Candidate, Outcomes, check_subset
+from env.strategies._base import Candidate, Outcomes, StagePlan, check_subset
+from env.strategies._parallel import ParallelStrategy, plurality
 
 
-class Vote:
+class Vote(ParallelStrategy):
     """The most frequent answer wins; among equals the one drawn first. Unreadable outputs do not vote."""
 
     name = "vote"
-    needs_scores = False
+    meaning = "the most frequent answer of the samples"
+    paper = "Self-consistency: Wang et al. 2022, arXiv 2203.11171"
+    reads_texts = False
 
-    def choose(self, candidates: Sequence[Candidate]) -> str | None:
-        """See `Strategy.choose`."""
-        counts = Counter(c.answer for c in candidates if c.answer is not None)
-        # Counter keeps first-seen order and max returns the first of equals: the earliest drawn.
-        return max(counts, key=counts.__getitem__) if counts else None
+    def choose(self, plan: StagePlan, candidates: Sequence[Candidate]) -> str | None:
+        """See `ParallelStrategy.choose`."""
+        return plurality(candidates)[0]
 
-    def outcomes(self, candidates: Sequence[Candidate], samples: int) -> Outcomes:
+    def outcomes(self, plan: StagePlan, candidates: Sequence[Candidate], samples: int) -> Outcomes:
         """See `Strategy.outcomes`; `plurality_probabilities` has the closed form."""
         check_subset(candidates, samples)
         counts = Counter(c.answer for c in candidates if c.answer is not None)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import assert_never
 
-from env.spec.pipeline import AfterParser, IdsParser, JsonParser, ParserSpec, RegexParser, TextParser
+from env.spec.stage import AfterParser, IdsParser, JsonParser, ParserSpec, RegexParser, TextParser
 from env.tasks.example import JsonValue
 
 MAX_TEXT = 200_000

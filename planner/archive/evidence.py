@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
+from env.calls import Call
 from env.execution.evidence import CurvePoint, ExampleEvidence, StageOutcome
 from planner.archive.records import KPoint
 from planner.archive.tables import EvidenceRow
@@ -101,7 +102,11 @@ def evidence_of(row: EvidenceRow) -> ExampleEvidence:
         score=row.score,
         realised=row.realised,
         reason=row.reason,
-        stages=tuple(StageOutcome(**stage) for stage in row.stages),
+        stages=tuple(_outcome(stage) for stage in row.stages),
         curves={stage: tuple(CurvePoint(*point) for point in points) for stage, points in row.curves.items()},
         cost=row.cost,
     )
+
+
+def _outcome(stored: Mapping[str, Any]) -> StageOutcome:
+    return StageOutcome(**{**stored, "calls": tuple(Call(**call) for call in stored.get("calls", ()))})

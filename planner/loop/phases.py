@@ -81,7 +81,7 @@ class Phases:
         limit = context.spec.budget.search.draws
         affordable: list[tuple[int, Allocation]] = []
         for number, allocation in waiting:
-            most = sum(s.samples for _, s in allocation.settings) * len(context.splits.search)
+            most = context.space.most_draws(allocation) * len(context.splits.search)
             try:
                 context.archive.ledgers.reserve(context.study_id, "search", f"trial-{number}", "draws", most, limit)
             except BudgetExhausted as error:

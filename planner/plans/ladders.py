@@ -82,7 +82,7 @@ def trial_ladder(priced: Ladder, trial: TrialRecord, evidence: Sequence[ExampleE
         trial.trial_no,
         priced.of(trial.allocation),
         priced.mean(
-            trial.allocation, [e.tokens for e in scored], math.fsum(seconds) / len(seconds) if seconds else None
+            trial.allocation, [e.calls for e in scored], math.fsum(seconds) / len(seconds) if seconds else None
         ),
         len(seconds),
     )

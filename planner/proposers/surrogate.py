@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from env.allocation import Allocation, StageSetting
+from env.allocation import Allocation
 from planner.history import TrialView
 
 Array = NDArray[np.float64]
@@ -75,7 +75,7 @@ def observations(trials: Sequence[TrialView]) -> list[Observation]:
                 if point.coverage < LEAST_COVERAGE:
                     continue
                 old = trial.allocation[stage]
-                allocation = trial.allocation.replace(stage, StageSetting(old.model, old.strategy, point.samples))
+                allocation = trial.allocation.replace(stage, old.with_samples(point.samples))
                 noise = float(np.hypot(_noise(trial), MISSING_NOISE * point.score * point.missing))
                 if allocation not in seen or seen[allocation].noise > noise:
                     seen[allocation] = Observation(allocation, point.expected, noise)
@@ -146,7 +146,7 @@ class Surrogate:
             for stage, s in allocation.settings:
                 model = self._codes.setdefault((stage, "model", s.model), len(self._codes))
                 # One sample is the same draw under every strategy.
-                named = s.strategy if s.samples > 1 else ""
+                named = f"{s.strategy if s.samples > 1 else ''}{s.knobs or ''}"
                 strategy = self._codes.setdefault((stage, "strategy", named), len(self._codes))
                 row.append((float(model), float(strategy), s.samples**-0.5))
             rows.append(row)

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from env.allocation import Allocation, StageSetting
 from env.errors import ApportionError
 from env.spec import StageSpec
+from env.strategies import STRATEGIES
 from planner.history import CurveEstimate, History, RefusedView, TrialView
 from planner.proposers.agent.client import clean
 from planner.proposers.agent.dialect import Prompt
@@ -23,12 +24,6 @@ from planner.space import SearchSpace
 MAX_TASK_CHARS = 4000
 MAX_NOTE_CHARS = 240
 MAX_CURVE_POINTS = 10
-
-STRATEGY_MEANINGS = {
-    "vote": "the most frequent answer of the samples",
-    "union": "all ids that any sample names",
-    "best_of_n": "the sample that a verifier model scores highest (its passes are part of the cost)",
-}
 
 
 class PromptTooLongError(ApportionError):
@@ -115,7 +110,7 @@ class PromptWriter:
         return {
             "task": self._task,
             "unit": self._unit,
-            "strategies": {name: STRATEGY_MEANINGS.get(name, "see the task") for name in sorted(strategies)},
+            "strategies": {name: STRATEGIES[name].meaning for name in sorted(strategies)},
             "space": self._space_json,
             "shown": len(rows),
             "run": len(ranked),
@@ -155,10 +150,12 @@ class PromptWriter:
         samples: dict[str, object] = {"min": stage.samples.min, "max": stage.samples.max}
         if stage.samples.choices:
             samples["choices"] = list(stage.samples.values())
+        knobs = {"knobs": {name: list(choices) for name, choices in stage.knobs.items()}} if stage.knobs else {}
         return {
             "stage": stage.name,
             "strategies": list(stage.strategies),
             "samples": samples,
+            **knobs,
             "planned_tokens": {"prompt": stage.tokens.prompt, "output": stage.tokens.output},
             "models": [
                 {

@@ -12,20 +12,22 @@ MAX_LISTED_CHOICES = 64
 
 
 def proposals_form(space: SearchSpace) -> ReplyForm:
-    """``{proposals: [{allocation: {stage: {model, strategy, samples}}, reason, expected_score}]}``."""
+    """``{proposals: [{allocation: {stage: {model, strategy, samples, knobs}}, reason, expected_score}]}``."""
     stages: dict[str, object] = {}
     for stage in space.pipeline.stages:
         samples: dict[str, object] = {"type": "integer"}
         allowed = stage.samples.values()
         if len(allowed) <= MAX_LISTED_CHOICES:
             samples["enum"] = list(allowed)
-        stages[stage.name] = _object(
-            {
-                "model": {"type": "string", "enum": list(stage.models)},
-                "strategy": {"type": "string", "enum": list(stage.strategies)},
-                "samples": samples,
-            }
-        )
+        setting: dict[str, object] = {
+            "model": {"type": "string", "enum": list(stage.models)},
+            "strategy": {"type": "string", "enum": list(stage.strategies)},
+            "samples": samples,
+        }
+        if stage.knobs:
+            # Strict schemas know no optional fields: a knob that means nothing to the strategy is null.
+            setting["knobs"] = _object({name: {"enum": [*choices, None]} for name, choices in stage.knobs.items()})
+        stages[stage.name] = _object(setting)
     item = _object(
         {
             "allocation": _object(stages),

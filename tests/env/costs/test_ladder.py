@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from env.allocation import Allocation, StageSetting
-from env.costs import UNITS, CostOptions, Ladder, PlanCost, StageTokens, ladder
+from env.calls import Call
+from env.costs import UNITS, CostOptions, Ladder, PlanCost, ladder
 from env.costs.__main__ import main
 from env.costs.catalogue import catalogue
 from env.embedded import checkpoint_path
@@ -17,7 +18,14 @@ from env.spec.pipeline import PipelineSpec
 from tests.env.costs.models import everything
 from tests.simulated import simulated_spec
 
-TOKENS = {name: StageTokens(20, 10, 2) for name in ("find", "read", "solve")}
+MODELS = {"find": "small", "read": "large", "solve": "small"}
+
+
+def used(prompt: int = 20) -> dict[str, tuple[Call, ...]]:
+    return {stage: (Call(model, prompt, 10, 2),) for stage, model in MODELS.items()}
+
+
+USED = used()
 
 
 def pipeline(**of_each_model: Any) -> PipelineSpec:
@@ -38,28 +46,28 @@ def allocation(last: str = "vote") -> Allocation:
 
 
 def test_only_units_with_their_data_are_in_the_ladder() -> None:
-    assert set(ladder(pipeline(), allocation(), TOKENS)) == {"flops", "agenttts", "tokens"}
+    assert set(ladder(pipeline(), allocation(), USED)) == {"flops", "agenttts", "tokens"}
     known = {"architecture": "qwen3-0.6b", "parameters": None}
-    assert "eflops" in ladder(pipeline(**known), allocation(), TOKENS)
+    assert "eflops" in ladder(pipeline(**known), allocation(), USED)
     priced = pipeline(**known, price={"input": 1, "output": 2})
-    assert set(ladder(priced, allocation(), TOKENS, everything())) == set(UNITS)
+    assert set(ladder(priced, allocation(), USED, everything())) == set(UNITS)
 
 
 @pytest.mark.parametrize("last", ["vote", "best_of_n"])
 def test_each_rung_is_what_a_plan_in_that_unit_would_cost(last: str) -> None:
     priced = pipeline(architecture="qwen3-0.6b", parameters=None, price={"input": 1, "output": 2})
-    rungs = ladder(priced, allocation(last), TOKENS, everything())
+    judged = (Call("judge", 30, 0, 0, 2),) if last == "best_of_n" else ()
+    rungs = ladder(priced, allocation(last), {**USED, "solve": (*USED["solve"], *judged)}, everything())
     for unit, cost in rungs.items():
         plan = PlanCost(priced, unit, everything())
-        by_stage = [plan.measured(priced.stage(n), s, 20, [10, 10]) for n, s in allocation(last).settings]
+        by_stage = [plan.stage(priced.stage(name), setting) for name, setting in allocation(last).settings]
         assert cost == pytest.approx(sum(by_stage)), unit
         assert cost == pytest.approx(plan.allocation(allocation(last))), unit
 
 
 def test_queries_are_priced_one_by_one_and_then_averaged() -> None:
     known = Ladder(pipeline(architecture="qwen3-0.6b", parameters=None))
-    short, long = ({name: StageTokens(p, 10, 2) for name in TOKENS} for p in (10, 4000))
-    middle = {name: StageTokens(2005, 10, 2) for name in TOKENS}
+    short, long, middle = used(10), used(4000), used(2005)
     mean, at_mean = known.mean(allocation(), [short, long]), known.of(allocation(), middle)
     assert mean["flops"] == pytest.approx(at_mean["flops"])
     assert mean["eflops"] > at_mean["eflops"] * 1.01
@@ -68,8 +76,8 @@ def test_queries_are_priced_one_by_one_and_then_averaged() -> None:
 
 def test_measured_seconds_stand_in_for_predicted_ones() -> None:
     known = Ladder(pipeline(architecture="qwen3-0.6b", parameters=None), everything())
-    assert known.mean(allocation(), [TOKENS], seconds=1.25)["seconds"] == 1.25
-    assert "seconds" not in known.mean(allocation(), [TOKENS])
+    assert known.mean(allocation(), [USED], seconds=1.25)["seconds"] == 1.25
+    assert "seconds" not in known.mean(allocation(), [USED])
     assert known.of(allocation())["seconds"] > 0
 
 

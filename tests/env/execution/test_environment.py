@@ -8,7 +8,7 @@ from env.allocation import Allocation, StageSetting
 from env.bank import MemorySampleBank
 from env.execution import Environment
 from env.spec import StudySpec
-from env.strategies import STRATEGIES, Candidate
+from env.strategies import STRATEGIES, Candidate, StagePlan
 from env.tasks.data import load_splits
 from tests.simulated import DiceBackends, simulated_spec
 
@@ -95,11 +95,12 @@ async def test_best_of_n_uses_the_verifier_and_counts_it() -> None:
 async def test_the_last_stages_curve_is_the_closed_form_over_its_draws() -> None:
     bank = MemorySampleBank()
     result = (await environment(DiceBackends(), bank).run_batch([allocation(4, 4, 8)], EXAMPLES, ""))[0]
+    plan = StagePlan(SPEC.pipeline.stage("solve"), StageSetting("small", "vote", 8))
     for evidence, example in zip(result.evidence, EXAMPLES, strict=True):
         outcome = evidence.stages[-1]
         draws = [Candidate(d.text) for d in bank.held([outcome.prompt_key])[outcome.prompt_key]]
         for k, value, mass, _ in evidence.curves["solve"]:
-            expected = STRATEGIES["vote"].outcomes(draws, k).get(example.answers[0], 0.0)
+            expected = (STRATEGIES["vote"].outcomes(plan, draws, k) or {}).get(example.answers[0], 0.0)
             assert value == pytest.approx(expected)
             assert mass == pytest.approx(1.0)
         assert evidence.score == pytest.approx(evidence.curves["solve"][-1][1])
@@ -160,4 +161,4 @@ async def test_draws_of_another_process_have_no_measured_time() -> None:
     await environment(DiceBackends(), bank).run_batch([allocation(2, 1, 2)], EXAMPLES, "b1")
     later = (await environment(DiceBackends(), bank).run_batch([allocation(2, 1, 4)], EXAMPLES, "b2"))[0]
     assert all(e.seconds is None for e in later.evidence)
-    assert all(e.tokens["solve"].samples == 4 for e in later.evidence)
+    assert all(e.calls["solve"][0].samples == 4 for e in later.evidence)

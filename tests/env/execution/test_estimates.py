@@ -20,7 +20,7 @@ from env.execution.environment import Path
 from env.execution.estimates import LEAST_PROBABILITY, Estimator, answer_variable
 from env.execution.evidence import StageOutcome
 from env.spec import StudySpec
-from env.strategies import STRATEGIES, Candidate
+from env.strategies import STRATEGIES, Candidate, ParallelStrategy, StagePlan
 from env.tasks.example import Example
 from env.tasks.parsers import from_canonical
 from tests.simulated import DiceBackends, simulated_spec
@@ -29,6 +29,15 @@ Answers = tuple[str | None, ...]
 
 IDS = ("[1]", "[2]", "[1,2]", None)
 TEXTS = ('"a"', '"b"', '"c"', None)
+
+
+def chosen(spec: StudySpec, stage: str, setting: StageSetting, candidates: Sequence[Candidate]) -> str | None:
+    """What a strategy makes of draws; one draw is its own answer."""
+    strategy = STRATEGIES[setting.strategy]
+    assert isinstance(strategy, ParallelStrategy)
+    if len(candidates) == 1:
+        return candidates[0].answer
+    return strategy.choose(StagePlan(spec.pipeline.stage(stage), setting), candidates)
 
 
 @dataclass
@@ -55,7 +64,7 @@ class World:
         for stage, answer in zip(stages, upstream, strict=False):
             variables[stage.name] = answer_variable(stage, answer)  # type: ignore[assignment]
         stage = stages[len(upstream)]
-        return key_of(self.backends, self.environment.need(stage, self.allocation[stage.name].model, 1, variables))
+        return key_of(self.backends, self.environment.need(stage, self.allocation[stage.name], 1, variables))
 
     def path(self) -> Path:
         path = Path(self.allocation, self.example, {})
@@ -63,7 +72,7 @@ class World:
         for stage in self.spec.pipeline.stages:
             setting = self.allocation[stage.name]
             candidates = self.held[upstream]
-            answer = STRATEGIES[setting.strategy].choose(candidates[: setting.samples])
+            answer = chosen(self.spec, stage.name, setting, candidates[: setting.samples])
             key = self.key(upstream)
             path.keys.append(key)
             path.outcomes.append(StageOutcome(stage.name, answer, key, setting.samples, len(candidates), 1, 1))
@@ -83,10 +92,10 @@ class World:
         if len(drawn) < k:
             return 0.0, 0.0, frozenset()
         orders = list(permutations(drawn, k))
-        chosen = Counter(STRATEGIES[setting.strategy].choose(order) for order in orders)
+        counted = Counter(chosen(self.spec, stages[len(upstream)].name, setting, order) for order in orders)
         value = mass = 0.0
         support: frozenset[Answers] = frozenset()
-        for answer, times in chosen.items():
+        for answer, times in counted.items():
             chance = times / len(orders)
             if len(upstream) + 1 == len(stages):
                 inner = (float(from_canonical(answer) == self.right), 1.0, frozenset((upstream,)))
@@ -157,11 +166,15 @@ def _grow(draw: st.DrawFn, world: World, upstream: Answers, realised: bool) -> N
     world.held[upstream] = tuple(drawn)
     if len(upstream) + 1 == len(stages):
         return
-    strategy = STRATEGIES[setting.strategy]
-    chosen = strategy.choose(drawn[: setting.samples])
-    following = {strategy.choose(order) for k in range(1, setting.samples + 1) for order in permutations(drawn, k)}
+    name = stages[len(upstream)].name
+    taken = chosen(world.spec, name, setting, drawn[: setting.samples])
+    following = {
+        chosen(world.spec, name, setting, order)
+        for k in range(1, setting.samples + 1)
+        for order in permutations(drawn, k)
+    }
     for answer in sorted(following, key=str):
-        on_path = realised and answer == chosen
+        on_path = realised and answer == taken
         if on_path or draw(st.integers(0, 3)) > 0:
             _grow(draw, world, (*upstream, answer), on_path)
 
@@ -212,7 +225,7 @@ def test_examples_that_share_prompts_count_their_draws_once() -> None:
     world = small_world({(): ['"x"', '"x"'], ('"x"',): ['"a"', '"b"', '"a"']})
     estimator = world.estimator()
     path = world.path()
-    twin = Path(path.allocation, Example("twin", world.example.fields, ("b",)), {}, path.keys, path.outcomes)
+    twin = Path(path.allocation, Example("twin", world.example.fields, ("b",)), {}, path.keys, outcomes=path.outcomes)
     first, second = (estimator.example(p)[1] for p in (path, twin))
     assert [point.draws for point in first["s0"]] == [5, 5]
     assert [point.draws for point in second["s0"]] == [0, 0]

@@ -7,7 +7,7 @@ import pytest
 from env.backends import Draw, ModelIdentity
 from env.bank import AnswerBank, MemorySampleBank, parser_key
 from env.execution.reading import Reader
-from env.spec.pipeline import IdsParser, RegexParser, TextParser
+from env.spec.stage import IdsParser, RegexParser, TextParser
 
 KEY = "a" * 64
 MODEL = ModelIdentity("m", "r")

@@ -57,7 +57,7 @@ def test_a_sound_spec_has_no_faults() -> None:
         (lambda r: stage(r, 0)["samples"].update(min=0, choices=None), "pipeline.stages[0].samples.min", "greater"),
         (lambda r: stage(r, 2).update(verifier=None), "pipeline.stages[2].verifier", "best_of_n needs a verifier"),
         (lambda r: stage(r, 2).update(verifier="nobody"), "pipeline.stages[2].verifier", "no model 'nobody'"),
-        (lambda r: stage(r, 0).update(strategies=["union"]), "pipeline.stages[0].strategies", "sets of ids"),
+        (lambda r: stage(r, 0).update(strategies=["union"]), "pipeline.stages[0].strategies[0]", "sets of ids"),
         (lambda r: stage(r, 1).update(name="find"), "pipeline.stages[1].name", "two stages called"),
         (lambda r: stage(r, 0).update(name="question"), "pipeline.stages[0].name", "field 'question' too"),
         (

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from env.errors import TemplateError
-from env.spec.pipeline import AfterParser, IdsParser, JsonParser, ParserSpec, RegexParser, TextParser
+from env.spec.stage import AfterParser, IdsParser, JsonParser, ParserSpec, RegexParser, TextParser
 from env.spec.study import FileData, InlineData
 from env.tasks.data import DataError, load_splits
 from env.tasks.metrics import exact_match, token_f1

@@ -47,8 +47,11 @@ def test_every_trial_is_priced_in_every_unit_and_timed(timed: tuple[Archive, str
     for trial in trials:
         one = ladders.trials[trial.trial_no]
         assert one.predicted["flops"] == pytest.approx(trial.predicted_cost)
-        # The dice use exactly the planned tokens.
-        assert one.measured["runtime"] == pytest.approx(one.predicted["runtime"])
+        # The dice use exactly the planned tokens; a verifier reads candidates that are word for word the same once.
+        if trial.allocation["solve"].strategy == "best_of_n":
+            assert one.measured["runtime"] < one.predicted["runtime"]
+        else:
+            assert one.measured["runtime"] == pytest.approx(one.predicted["runtime"])
         assert one.measured["flops"] == pytest.approx(trial.measured_cost)
         assert one.timed == trial.scored
         assert one.measured["seconds"] > 0
@@ -59,7 +62,7 @@ def test_the_report_holds_predictions_against_measurements(timed: tuple[Archive,
     archive, study = timed
     write_report(archive, study, tmp_path)
     data = json.loads((tmp_path / "report.json").read_text())
-    assert data["calibrations"]["FLOPs -> FLOPs"]["factor"] == pytest.approx(1)
+    assert data["calibrations"]["FLOPs -> FLOPs"]["factor"] == pytest.approx(1, abs=0.1)
     assert data["calibrations"]["idealized seconds -> s"]["pairs"] == len(data["trials"])
     assert data["trials"][0]["ladder"]["predicted"]["eflops"] > data["trials"][0]["ladder"]["predicted"]["flops"]
     page = (tmp_path / "report.html").read_text()

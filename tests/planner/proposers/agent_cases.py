@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from env.allocation import Allocation, StageSetting
 from env.spec import OpenAIModel, PipelineSpec, StageSpec, StudySpec
-from env.spec.pipeline import PlannedTokens, PromptMessage, SamplesSpec
+from env.spec.stage import PlannedTokens, PromptMessage, SamplesSpec
 from env.spec.study import BudgetSpec, CostUnit, InlineData, PlanBudget, ProposerSpec
 from planner.history import CurveEstimate, History, RefusedView, TrialView
 from planner.proposers.agent import AgentProposer, LlmSettings
