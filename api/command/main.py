@@ -226,6 +226,7 @@ def engine_serve(
     host: str = "127.0.0.1",
     port: int = 8322,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    max_rows: Annotated[int, typer.Option(min=1, help="Draws decoded at once.")] = 512,
 ) -> None:
     """Serve checkpoints on the torch engine as an OpenAI-compatible server."""
     from env.embedded import MODEL_NAMES, VERIFIER_NAME
@@ -238,7 +239,7 @@ def engine_serve(
             name, _, checkpoint = item.rpartition("=")
             embedded = checkpoint if checkpoint.startswith(EMBEDDED) or name else f"{EMBEDDED}{checkpoint}"
             chosen[name or checkpoint.removeprefix(EMBEDDED)] = resolve_checkpoint(embedded)
-        serve_engine(chosen, host=host, port=port, device=device)
+        serve_engine(chosen, host=host, port=port, device=device, max_rows=max_rows)
 
 
 def _finish(study: StudyRecord, home: Path | None, out: Path, as_json: bool) -> None:

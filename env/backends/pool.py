@@ -8,7 +8,7 @@ from typing import Protocol, assert_never
 
 from env.backends._base import Backend
 from env.spec.checkpoints import resolve_checkpoint
-from env.spec.pipeline import ModelSpec, OpenAIModel, TorchModel
+from env.spec.pipeline import FleetModel, ModelSpec, OpenAIModel, TorchModel
 
 
 class Backends(Protocol):
@@ -31,6 +31,11 @@ class BackendPool:
         if model not in self._open:
             self._open[model] = _open(self._models[model])
         return self._open[model]
+
+    @property
+    def load_seconds(self) -> float:
+        """How long calls so far waited for model servers to load: time that is no inference."""
+        return sum(getattr(backend, "load_seconds", 0.0) for backend in self._open.values())
 
     async def close(self) -> None:
         """Close every backend that was opened."""
@@ -58,5 +63,10 @@ def _open(spec: ModelSpec) -> Backend:
                 max_retries=spec.max_retries,
                 concurrency=spec.concurrency,
             )
+        case FleetModel():
+            from env.fleet.backend import FleetBackend
+            from env.fleet.load import configured_fleet
+
+            return FleetBackend(configured_fleet(), spec)
         case _:  # pragma: no cover
             assert_never(spec)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from env.allocation import Allocation, StageSetting
 from env.costs._base import CostModel, StageTokens, cost_model
 from env.costs.architecture import llama_parameters
+from env.errors import CheckpointError
 from env.spec.checkpoints import resolve_checkpoint
-from env.spec.pipeline import PipelineSpec, StageSpec, TorchModel
+from env.spec.pipeline import FleetModel, PipelineSpec, StageSpec, TorchModel
 from env.spec.study import CostUnit
 
 
@@ -78,4 +79,11 @@ def model_parameters(pipeline: PipelineSpec) -> dict[str, float]:
             sizes[name] = model.parameters
         elif isinstance(model, TorchModel):
             sizes[name] = float(llama_parameters(resolve_checkpoint(model.checkpoint)))
+        elif isinstance(model, FleetModel):
+            from env.fleet.load import configured_fleet
+
+            checkpoint = configured_fleet().checkpoint(model.model)
+            if checkpoint is None:
+                raise CheckpointError(f"{name}: the checkpoint is not on this machine; state `parameters`")
+            sizes[name] = float(llama_parameters(checkpoint))
     return sizes

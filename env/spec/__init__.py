@@ -1,7 +1,7 @@
 """States what a study is, in one Pydantic model, and finds everything wrong with it before anything runs."""
 
 from env.spec.faults import Fault, SpecError
-from env.spec.pipeline import OpenAIModel, PipelineSpec, StageSpec, TorchModel
+from env.spec.pipeline import FleetModel, OpenAIModel, PipelineSpec, StageSpec, TorchModel
 from env.spec.study import StudySpec
 
-__all__ = ["Fault", "OpenAIModel", "PipelineSpec", "SpecError", "StageSpec", "StudySpec", "TorchModel"]
+__all__ = ["Fault", "FleetModel", "OpenAIModel", "PipelineSpec", "SpecError", "StageSpec", "StudySpec", "TorchModel"]

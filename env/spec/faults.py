@@ -36,7 +36,7 @@ def faults_of(error: ValidationError) -> list[Fault]:
     return [Fault(_path(tuple(item["loc"])), _message(item["type"], item["msg"])) for item in error.errors()]
 
 
-_UNION_TAGS = {"torch", "openai", "text", "after", "ids", "regex", "json", "ledger", "file", "inline"}
+_UNION_TAGS = {"torch", "openai", "fleet", "text", "after", "ids", "regex", "json", "ledger", "file", "inline"}
 _TAGGED = {"models", "parser", "data"}
 
 

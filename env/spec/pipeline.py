@@ -46,7 +46,21 @@ class OpenAIModel(Strict):
     concurrency: int = Field(32, ge=1, le=4096)
 
 
-ModelSpec = Annotated[TorchModel | OpenAIModel, Field(discriminator="backend")]
+class FleetModel(Strict):
+    """A model of the operator's fleet file (APPORTION_FLEET), whose server is started when a study needs it."""
+
+    backend: Literal["fleet"]
+    model: Name = Field(description="Its name in the fleet file.")
+    revision: str = Field("", description="Stated revision of the weights; a local checkpoint's content by default.")
+    parameters: float | None = Field(
+        None, gt=0, description="Active parameters for the cost model; read from the checkpoint where not given."
+    )
+    timeout_s: float = Field(300.0, gt=0, le=3600)
+    max_retries: int = Field(4, ge=0, le=20)
+    concurrency: int = Field(64, ge=1, le=4096)
+
+
+ModelSpec = Annotated[TorchModel | OpenAIModel | FleetModel, Field(discriminator="backend")]
 
 
 class PromptMessage(Strict):
