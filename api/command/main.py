@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from api.command import output
+from api.command.fleet import fleet_app
 from api.command.session import exported, opened_archive, run_here, settings_for
 from env.spec.load import load_spec, spec_schema
 from planner.archive import StudyRecord
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(no_args_is_help=True, help="The torch engine as a server.")
 app.add_typer(engine_app, name="engine")
+app.add_typer(fleet_app, name="fleet")
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")

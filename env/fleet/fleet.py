@@ -65,12 +65,15 @@ class Fleet:
 
         Args:
             file: the fleet file.
-            models: the models it may be asked for; all of the file by default.
+            models: the models it will be asked for, which must all be able to run here; by default any of the file,
+                and one that cannot run is an error only when it is asked for.
             kind: what this process is, for those who look at the state.
         """
         self.file = file
         self._kind = kind
         self._names = tuple(file.spec.models) if models is None else tuple(dict.fromkeys(models))
+        self._strict = models is not None
+        self._unfit: dict[str, FleetError] = {}
         self._state = StateFile(file.folder)
         self._held = ExitStack()
         self._residents: Residents | None = None
@@ -97,6 +100,8 @@ class Fleet:
             DoesNotFitError: a model cannot run on these devices; with the numbers.
             FleetError: the folder is held by another process, a checkpoint is missing, or the like.
         """
+        if not self._strict:
+            self._names, self._unfit = await asyncio.to_thread(_runnable, self.file, self._names)
         demands, self._claims = await asyncio.to_thread(plan_memory, self.file, self._names)
         for demand in demands.values():
             # Found now, not after minutes of loading: a missing program, a token that is not set.
@@ -271,6 +276,9 @@ class Fleet:
 
     def _check_fit(self, models: tuple[str, ...]) -> None:
         assert self._claims is not None
+        for name in models:
+            if name in self._unfit:
+                raise self._unfit[name]
         unknown = [name for name in models if name not in self._names]
         if unknown:
             raise FleetError(f"{self.file.path} has no model {unknown[0]!r}; there are {', '.join(self._names)}")
@@ -295,6 +303,23 @@ class Fleet:
             times = {name: round(value, 3) for name, value in vars(self._residents.times).items()}
             state = state.model_copy(update={**times, "servers": self._residents.states()})
         self._state.write(state)
+
+
+def _runnable(file: FleetFile, names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, FleetError]]:
+    """The models that can run here, and why the others cannot.
+
+    Raises:
+        FleetError: none can.
+    """
+    unfit: dict[str, FleetError] = {}
+    for name in names:
+        try:
+            plan_memory(file, [name])
+        except FleetError as error:
+            unfit[name] = error
+    if len(unfit) == len(names):
+        raise next(iter(unfit.values()))
+    return tuple(name for name in names if name not in unfit), unfit
 
 
 def plan_memory(file: FleetFile, names: Sequence[str]) -> tuple[dict[str, Demand], Claims]:

@@ -50,6 +50,7 @@ class Shape:
     """How far tensor parallelism can split them; 1 with latent attention."""
 
     max_positions: int
+    vocabulary: int
     quantised: bool
 
 
@@ -183,6 +184,7 @@ def read_shape(checkpoint: Path) -> Shape:
             kv_values_per_token=values,
             kv_heads=heads,
             max_positions=int(config.get("max_position_embeddings") or 2048),
+            vocabulary=int(config["vocab_size"]),
             quantised=bool(raw.get("quantization_config")),
         )
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:

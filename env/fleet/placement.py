@@ -129,12 +129,12 @@ def _fault(demand: Demand, claims: Claims) -> list[str]:
         return [f"{model} takes {wanted} devices, there are {len(devices)}: lower tensor_parallel or data_parallel"]
     large_enough = [p for p, device in enumerate(devices) if claims.bytes_on[model][p] <= device.memory]
     if len(large_enough) < wanted:
-        largest = max(devices, key=lambda device: device.memory)
-        claim = _bytes_on(demand, largest)
+        limiting = sorted(devices, key=lambda device: -device.memory)[wanted - 1]
+        claim = _bytes_on(demand, limiting)
         source = demand.parts() if demand.stated is None else f"stated; {demand.parts()}"
         return [
             f"{model} does not fit: it claims {gib(claim)} ({source}) on {_places(wanted)}, "
-            f"{largest} has {gib(largest.memory)} to give (of {gib(largest.total)}). Use a smaller or quantised checkpoint, a shorter max_model_len, "
+            f"{limiting} has {gib(limiting.memory)} to give (of {gib(limiting.total)}). Use a smaller or quantised checkpoint, a shorter max_model_len, "
             "fewer kv_tokens, or a larger tensor_parallel"
         ]
     best = max(claims.bytes_on[model][p] for p in large_enough)

@@ -120,7 +120,6 @@ class SharedFleet:
             self._opening = asyncio.Lock()
         async with self._opening:
             if self._fleet is None:
-                # Not checked against the file's other models: one that does not fit must not stop those that do.
                 fleet = Fleet(self.file)
                 await fleet.open()
                 self._fleet = fleet

@@ -48,10 +48,11 @@ def _check_models(pipeline: PipelineSpec) -> list[Fault]:
 
 def _check_fleet_model(model: FleetModel, path: str) -> list[Fault]:
     # Imported here: only studies on a fleet read its file.
-    from env.fleet.load import configured_fleet
+    from env.fleet import configured_fleet, plan_memory
 
     try:
         fleet = configured_fleet()
+        plan_memory(fleet, [model.model])
         if fleet.checkpoint(model.model) is None and model.parameters is None:
             message = f"the checkpoint of {model.model} is not on this machine, so its size is not known; state it"
             return [Fault(f"{path}.parameters", message)]
