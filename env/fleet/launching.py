@@ -55,7 +55,7 @@ def find_executable(file: FleetFile) -> tuple[str, ...]:
     first, *rest = file.executable
     path = Path(first).expanduser()
     # Not resolved: a virtual environment's interpreter is a symbolic link, and following it would leave the environment.
-    found = shutil.which(str(file.path.parent / path) if len(path.parts) > 1 else first)
+    found = shutil.which(str(file.path.parent / path) if "/" in first else first)
     if found is None:
         hint = "install vLLM in an environment of its own and name its bin/vllm there" if first == "vllm" else "correct"
         raise FleetError(f"{file.path}: executable: there is no program {first!r}; {hint} (`executable: [...]`)")

@@ -12,7 +12,7 @@ from typing import Any
 from env.fleet.load import FleetFile, fleet_of
 
 REPOSITORY = Path(__file__).parents[3]
-SLEEPER = [sys.executable, "-m", "tests.env.fleet.sleeper"]
+LIGHT = [sys.executable, str(Path(__file__).with_name("light_server.py"))]
 
 
 def torch_fleet(folder: Path, *models: str, **changes: Any) -> FleetFile:
@@ -29,6 +29,17 @@ def torch_fleet(folder: Path, *models: str, **changes: Any) -> FleetFile:
         "restart": {"first_wait_s": 0.1, "attempts": 3, "stable_s": 60},
     }
     return fleet_of(spec | changes, folder / "fleet.yaml")
+
+
+def light_fleet(folder: Path, *models: str, **changes: Any) -> FleetFile:
+    """The same on servers without a model, which are up at once."""
+    return torch_fleet(folder, *models, **{"engine": "vllm", "executable": LIGHT, "sleep": "never"} | changes)
+
+
+def with_environment(file: FleetFile, **variables: str) -> FleetFile:
+    """The fleet with further environment variables for its servers."""
+    models = {n: m.model_copy(update={"environment": variables}) for n, m in file.spec.models.items()}
+    return FleetFile(file.spec.model_copy(update={"models": models}), file.path)
 
 
 def room_for(count: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from env.fleet.load import FleetFile
 from env.fleet.processes import ProcessMark, group_members, kill_group
 from env.fleet.server import Server
 from env.fleet.state import StateFile, end_leftovers
-from tests.env.fleet.fleets import REPOSITORY, SLEEPER, torch_fleet, until
+from tests.env.fleet.fleets import LIGHT, REPOSITORY, light_fleet, torch_fleet, until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process trees are read from /proc")
 ASK = {"model": "xs", "prompt": [1, 5, 6], "max_tokens": 4}
@@ -81,9 +81,7 @@ async def test_a_server_serves_survives_being_killed_and_frozen_and_leaves_nothi
 @pytest.mark.asyncio
 async def test_an_engine_that_hangs_behind_a_healthy_page_is_replaced(tmp_path: Path) -> None:
     health = {"interval_s": 0.2, "timeout_s": 2, "failures": 2, "probe_interval_s": 0.4, "probe_timeout_s": 1.5}
-    file = torch_fleet(tmp_path, "xs", engine="vllm", executable=SLEEPER, health=health)
-    file = with_environment(file, PYTHONPATH=str(REPOSITORY))
-    async with Fleet(file) as fleet, fleet.acquire(["xs"]) as lease:
+    async with Fleet(light_fleet(tmp_path, "xs", health=health)) as fleet, fleet.acquire(["xs"]) as lease:
         base = lease.urls["xs"].removesuffix("/v1")
         await asyncio.sleep(2.5)
         assert served(fleet).restarts == 0, "an idle server that answers is left alone"
@@ -92,11 +90,6 @@ async def test_an_engine_that_hangs_behind_a_healthy_page_is_replaced(tmp_path: 
         await until(lambda: served(fleet).restarts == 1, "the hanging engine was replaced")
         assert ask(lease.urls["xs"]) == 200
         assert "one-token request" in served(fleet).reason
-
-
-def with_environment(file: FleetFile, **variables: str) -> FleetFile:
-    models = {n: m.model_copy(update={"environment": variables}) for n, m in file.spec.models.items()}
-    return FleetFile(file.spec.model_copy(update={"models": models}), file.path)
 
 
 @pytest.mark.asyncio
@@ -192,7 +185,7 @@ async def test_a_port_in_use_is_passed_over_and_none_free_is_an_error(tmp_path: 
             with pytest.raises(FleetError, match=f"no free port on 127.0.0.1 from {port} to {port}"):
                 await fleet.lease(["xs"])
         if port < 65535:
-            async with Fleet(torch_fleet(tmp_path, "xs", ports=[port, min(port + 20, 65535)])) as fleet:
+            async with Fleet(light_fleet(tmp_path, "xs", ports=[port, min(port + 20, 65535)])) as fleet:
                 async with fleet.acquire(["xs"]) as lease:
                     assert f":{port}/" not in lease.urls["xs"]
                     assert ask(lease.urls["xs"]) == 200
@@ -211,7 +204,7 @@ async def test_a_model_too_large_is_refused_before_anything_starts(tmp_path: Pat
 async def test_a_server_that_keeps_dying_is_given_up_with_the_reason(tmp_path: Path) -> None:
     once = tmp_path / "once"
     script = f'[ -e {once} ] && echo "no more" && exit 5; touch {once}; exec "$0" "$@"'
-    file = torch_fleet(tmp_path, "xs", executable=["sh", "-c", script, sys.executable, "-m", "api.command"])
+    file = light_fleet(tmp_path, "xs", executable=["sh", "-c", script, *LIGHT])
     async with Fleet(file) as fleet:
         async with fleet.acquire(["xs"]):
             os.kill(leader(fleet).pid, signal.SIGKILL)
