@@ -159,10 +159,13 @@ def tune(
         if json:
             output.print_json(
                 {
-                    "model": model, "workload": workload, "results": [one.report() for one in measured],
-                    "best": best.setting if best else None, "not_told_apart": [one.setting for one in tied],
+                    "model": model,
+                    "workload": workload,
+                    "results": [one.report() for one in measured],
+                    "best": best.setting if best else None,
+                    "not_told_apart": [one.setting for one in tied],
                 }
-            )  # fmt: skip
+            )
         else:
             _print_tuned(measured, best, tied)
         if best is None:
@@ -283,9 +286,14 @@ def _print_status(state: FleetState) -> None:
         phase = server.phase if server.alive or server.process is None else "[red]dead[/]"
         pid = str(server.process.pid) if server.process else ""
         table.add_row(
-            server.model, phase, server.url, ", ".join(server.devices), pid, str(server.restarts),
+            server.model,
+            phase,
+            server.url,
+            ", ".join(server.devices),
+            pid,
+            str(server.restarts),
             f"{server.load_seconds:.1f} s",
-        )  # fmt: skip
+        )
     output.out.print(table)
     for server in state.servers:
         if server.reason:

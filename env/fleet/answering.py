@@ -59,9 +59,7 @@ class Answering:
             reply = await self._client.get("/metrics", timeout=timeout)
         except httpx.HTTPError:
             return None
-        values = [
-            float(line.rsplit(" ", 1)[1]) for line in reply.text.splitlines() if line.startswith(_PROGRESS)
-        ]  # fmt: skip
+        values = [float(line.rsplit(" ", 1)[1]) for line in reply.text.splitlines() if line.startswith(_PROGRESS)]
         return sum(values) if reply.status_code == 200 and values else None
 
     async def sleep(self, timeout: float) -> None:

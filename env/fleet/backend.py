@@ -1,4 +1,4 @@
-"""The backend of a model that the fleet serves: acquires its server, asks over the OpenAI protocol, survives restarts."""
+"""The backend of a model that the fleet serves: acquires its server, asks it as any OpenAI server, survives restarts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FleetBackend:
 
     @cached_property
     def identity(self) -> ModelIdentity:
-        """The model's name in the fleet, its weights, and what else decides its draws: engine, data type, quantisation."""
+        """The model's name in the fleet, its weights, and what else decides its draws: engine, dtype, quantisation."""
         from env.engine.config import checkpoint_revision
 
         model = self._file.model(self._spec.model)
@@ -124,5 +124,5 @@ class FleetBackend:
 
 
 def _server_gone(reason: str) -> bool:
-    """Whether a failure is the server's, not the request's: only those does `OpenAIBackend` try to the end and say so."""
+    """Whether a failure is the server's, not the request's: `OpenAIBackend` says so of what it retried to the end."""
     return reason.endswith("attempts)")

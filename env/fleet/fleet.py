@@ -102,12 +102,13 @@ class Fleet:
         """
         if not self._strict:
             self._names, self._unfit = await asyncio.to_thread(_runnable, self.file, self._names)
-        demands, self._claims = await asyncio.to_thread(plan_memory, self.file, self._names)
+        demands, claims = await asyncio.to_thread(plan_memory, self.file, self._names)
         for demand in demands.values():
             # Found now, not after minutes of loading: a missing program, a token that is not set.
-            launch_of(self.file, demand, self._claims.devices[:1], self.file.spec.ports[0])
+            launch_of(self.file, demand, claims.devices[:1], self.file.spec.ports[0])
         await asyncio.to_thread(self._held.enter_context, self._state.held())
-        self._residents = Residents(self.file, demands, self._claims, self._state, self._write)
+        self._claims = claims
+        self._residents = Residents(self.file, demands, claims, self._state, self._write)
         self._write()
         if self.file.spec.idle_stop_s is not None and self._kind != "up":
             self._idle = asyncio.create_task(self._stop_idle(self.file.spec.idle_stop_s))

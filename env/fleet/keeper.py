@@ -1,13 +1,13 @@
 """Keeps one server and ends it with everything it started, whatever becomes of the process that asked for it.
 
 Run as a program of its own (standard library only, a few MB). A lifeline, the pipe on standard input, ties it to its
-owner: when the owner closes it or is killed, the server's whole process tree goes. The kernel's parent-death signal would
-reach only the server's first process, while engines put their workers into children; so this process is the reaper of
-all orphans below it (Linux) and ends those too, even where they left the server's process group.
+owner: when the owner closes it or is killed, the server's whole process tree goes. The kernel's parent-death signal
+would reach only the server's first process, while engines put their workers into children; so this process is the
+reaper of all orphans below it (Linux) and ends those too, even where they left the server's process group.
 
-Standard input: one JSON line with what to start (`Order`), later lines ``stop SECONDS``. Standard output: JSON lines
-``{"started": pid}``, ``{"failed": reason}`` and ``{"ended": exit status}``. The server's own output goes to the log file,
-which starts anew at its limit; one older file is kept.
+Standard input: one JSON line with ``command``, ``log`` and ``log_limit``, later lines ``stop SECONDS``. Standard output:
+JSON lines ``{"started": pid}``, ``{"failed": reason}`` and ``{"ended": exit status}``. The server's own output goes to
+the log file, which starts anew at its limit; one older file is kept.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Keeper:
         self._commands = b""
         self._deadline: float | None = None
         self._child_news = _wakeup_pipe()
+        self._output: int | None
         self.pid, self._output = _spawn(order["command"])
 
     def run(self) -> int:

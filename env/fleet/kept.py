@@ -47,11 +47,14 @@ class KeptProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as stream:
             stream.write(f"=== {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: {' '.join(command)}\n")
-        program = subprocess.Popen(
+        program = subprocess.Popen(  # noqa: ASYNC220 (a few milliseconds; asyncio's own would kill the keeper)
             [sys.executable, "-I", "-S", keeper.__file__],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=dict(environment), start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=dict(environment),
+            start_new_session=True,
+        )
         loop = asyncio.get_running_loop()
         process = cls(program, loop.create_future())
         assert program.stdin is not None

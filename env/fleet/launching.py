@@ -54,7 +54,7 @@ def find_executable(file: FleetFile) -> tuple[str, ...]:
     """
     first, *rest = file.executable
     path = Path(first).expanduser()
-    # Not resolved: a virtual environment's interpreter is a symbolic link, and following it would leave the environment.
+    # Not resolved: an environment's interpreter is a symbolic link, and following it would leave the environment.
     found = shutil.which(str(file.path.parent / path) if "/" in first else first)
     if found is None:
         hint = "install vLLM in an environment of its own and name its bin/vllm there" if first == "vllm" else "correct"
@@ -62,9 +62,7 @@ def find_executable(file: FleetFile) -> tuple[str, ...]:
     return (os.path.abspath(found), *rest)
 
 
-def launch_of(
-    file: FleetFile, demand: Demand, devices: Sequence[Device], port: int, sleep: bool = False
-) -> Launch:  # fmt: skip
+def launch_of(file: FleetFile, demand: Demand, devices: Sequence[Device], port: int, sleep: bool = False) -> Launch:
     """The launch of one model.
 
     Args:

@@ -144,7 +144,7 @@ def weight_bytes(shape: Shape, model: FleetModelSpec) -> float:
     if shape.quantised and shape.stored_bytes is not None:
         return shape.stored_bytes
     wide = served_bytes(shape, model)
-    narrow = wide
+    narrow: float = wide
     if model.quantisation is not None:
         narrow = QUANTISED_BYTES.get(model.quantisation, wide)
     return shape.linear_parameters * narrow + shape.other_parameters * wide

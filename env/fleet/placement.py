@@ -93,9 +93,7 @@ def _placements(missing: list[str], claims: Claims, placed: dict[str, Slot]) -> 
         return
     model, rest = missing[0], missing[1:]
     left = claims.free(placed)
-    options = [
-        slot for slot in claims.slots(model) if all(left[p] >= claims.bytes_on[model][p] for p in slot)
-    ]  # fmt: skip
+    options = [slot for slot in claims.slots(model) if all(left[p] >= claims.bytes_on[model][p] for p in slot)]
     for slot in sorted(options, key=lambda s: (sum(left[p] for p in s), s)):
         yield from _placements(rest, claims, {**placed, model: slot})
 
@@ -118,7 +116,9 @@ def refusal(models: Sequence[str], claims: Claims) -> DoesNotFitError:
         largest = max(claims.bytes_on[model].values())
         lines.append(f"  {model}: {gib(largest)} on {_places(claims.count[model])}")
     lines += [f"  {device} has {gib(device.memory)}" for device in claims.devices]
-    lines.append("lower memory, gpu_memory_utilization, kv_tokens or max_model_len, or ask for them in separate batches")
+    lines.append(
+        "lower memory, gpu_memory_utilization, kv_tokens or max_model_len, or ask for them in separate batches"
+    )
     return DoesNotFitError("\n".join(lines))
 
 
@@ -134,13 +134,14 @@ def _fault(demand: Demand, claims: Claims) -> list[str]:
         source = demand.parts() if demand.stated is None else f"stated; {demand.parts()}"
         return [
             f"{model} does not fit: it claims {gib(claim)} ({source}) on {_places(wanted)}, "
-            f"{limiting} has {gib(limiting.memory)} to give (of {gib(limiting.total)}). Use a smaller or quantised checkpoint, a shorter max_model_len, "
-            "fewer kv_tokens, or a larger tensor_parallel"
+            f"{limiting} has {gib(limiting.memory)} to give (of {gib(limiting.total)}). Use a smaller or quantised "
+            "checkpoint, a shorter max_model_len, fewer kv_tokens, or a larger tensor_parallel"
         ]
     best = max(claims.bytes_on[model][p] for p in large_enough)
-    if demand.least is not None and best < demand.least:
+    least = None if demand.least is None else demand.least * _ranks(demand, devices[0])
+    if least is not None and best < least:
         return [
-            f"{model} claims {gib(best)}, but cannot start below {gib(demand.least)}: weights "
+            f"{model} claims {gib(best)}, but cannot start below {gib(least)}: weights "
             f"{gib(demand.weights or 0)} + KV cache of one sequence {gib(demand.kv_least or 0)} + overhead "
             f"{gib(demand.overhead)}. Raise memory or gpu_memory_utilization, or lower max_model_len"
         ]
@@ -148,8 +149,12 @@ def _fault(demand: Demand, claims: Claims) -> list[str]:
 
 
 def _bytes_on(demand: Demand, device: Device) -> int:
-    """Bytes claimed on a device; a processor carries every part and copy."""
-    return demand.claim(device.total) * (demand.devices if device.kind == "cpu" else 1)
+    return demand.claim(device.total) * _ranks(demand, device)
+
+
+def _ranks(demand: Demand, device: Device) -> int:
+    """Parts and copies of a model on one device; a processor carries them all."""
+    return demand.devices if device.kind == "cpu" else 1
 
 
 def _places(count: int) -> str:

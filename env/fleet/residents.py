@@ -41,7 +41,12 @@ class Residents:
     """Who is where on the devices."""
 
     def __init__(
-        self, file: FleetFile, demands: Mapping[str, Demand], claims: Claims, state: StateFile, write: Callable[[], None]
+        self,
+        file: FleetFile,
+        demands: Mapping[str, Demand],
+        claims: Claims,
+        state: StateFile,
+        write: Callable[[], None],
     ) -> None:
         self.servers: dict[str, Server] = {}
         self.placed: dict[str, Slot] = {}
@@ -72,7 +77,7 @@ class Residents:
         for name in step.drop:
             await self._put_away(name)
         await self._make_room(step.up)
-        # Side by side on different devices; one after the other where they share one, since engines measure free memory.
+        # Side by side on different devices, in turn where they share one: engines measure the free memory as they start.
         results = await asyncio.gather(*(self._bring_up(n, step.up[n]) for n in step.load), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):

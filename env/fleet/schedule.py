@@ -1,9 +1,10 @@
 """Which models to keep, load and drop over a sequence of batches, with the fewest loads.
 
-Dropping costs nothing and a load one unit, so only what is needed is loaded, and something is dropped only to make room.
-A state is a placement (model -> devices). The search goes through the batches layer by layer and keeps the cheapest way
-to each state; with one device and models of one size it gives what Belady's rule gives (drop what is needed last). Where
-a layer has more than ``width`` states only the best are kept and the result is no longer known to be the best.
+Dropping costs nothing and a load one unit, so only what is needed is loaded, and something is dropped only to make
+room. A state is a placement (model -> devices). The search goes through the batches layer by layer and keeps the
+cheapest way to each state; with one device and models of one size it gives what Belady's rule gives (drop what is
+needed last). Where a layer has more than ``width`` states only the best are kept and the result is no longer known to
+be the best.
 """
 
 from __future__ import annotations

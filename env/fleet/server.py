@@ -63,6 +63,10 @@ class Server:
         """The server's first process."""
         return None if self._process is None else self._process.mark
 
+    @property
+    def _sleeping(self) -> bool:
+        return self.phase == "asleep"
+
     async def start(self) -> None:
         """Start it and return once a request was answered.
 
@@ -190,7 +194,7 @@ class Server:
             await asyncio.wait([process.ended], timeout=health.interval_s)
             if process.ended.done():
                 return f"it died ({_exit_text(process.ended.result())})"
-            if self.phase == "asleep":
+            if self._sleeping:
                 moved = time.monotonic()
                 continue
             failures = 0 if await self._answering.healthy(health.timeout_s) else failures + 1
@@ -201,7 +205,7 @@ class Server:
             # /health can be fine while the engine behind it hangs: tokens must have moved, or one must move now.
             now = await self._answering.progress(health.timeout_s)
             if (now is None or now == seen) and not await self._answering.probe(health.probe_timeout_s):
-                if process.ended.done() or self.phase == "asleep":
+                if process.ended.done() or self._sleeping:
                     continue
                 return f"a one-token request was not answered within {health.probe_timeout_s:g} s"
             seen, moved = now, time.monotonic()

@@ -143,8 +143,8 @@ class SharedFleet:
         if missing:
             raise FleetError(
                 f"`apportion fleet up` (process {state.owner.pid}) does not serve {', '.join(missing)}; it serves "
-                f"{', '.join(urls) or 'nothing'}. Start it with these models, or end it with `apportion fleet down` and "
-                "let the study start what it needs"
+                f"{', '.join(urls) or 'nothing'}. Start it with these models, or end it with `apportion fleet down`, "
+                "and the study starts what it needs"
             )
         return Lease({name: urls[name] for name in models}, self.file.api_key, 0.0)
 

@@ -41,7 +41,9 @@ class Knobs(Strict):
     max_num_batched_tokens: int | None = Field(None, ge=1, description="Tokens of one engine step, prefill included.")
     enable_prefix_caching: bool | None = None
     enable_chunked_prefill: bool | None = None
-    quantisation: str | None = Field(None, min_length=1, description="As vLLM names it: fp8, awq, gptq, bitsandbytes...")
+    quantisation: str | None = Field(
+        None, min_length=1, description="As vLLM names it: fp8, awq, gptq, bitsandbytes..."
+    )
 
 
 class TunedKnobs(Strict):
@@ -63,7 +65,8 @@ class FleetModelSpec(Knobs):
     """One model and how it is served."""
 
     checkpoint: str = Field(
-        min_length=1, description="embedded:<name>, a folder (relative to the fleet file), or a Hugging Face repository."
+        min_length=1,
+        description="embedded:<name>, a folder (relative to the fleet file), or a Hugging Face repository.",
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     tensor_parallel: int = Field(1, ge=1, description="Devices that one copy is split over.")

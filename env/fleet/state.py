@@ -142,8 +142,8 @@ class StateFile:
         who = "another process" if state is None else f"process {state.owner.pid} ({state.kind})"
         up = ", ".join(s.model for s in state.servers if s.phase == "ready") if state else ""
         return (
-            f"the fleet in {self.folder} is held by {who}, which serves {up or 'nothing yet'}. To share servers between "
-            "processes, start them once with `apportion fleet up`; else end that process, or give this fleet file "
+            f"the fleet in {self.folder} is held by {who}, which serves {up or 'nothing yet'}. To share servers "
+            "between processes, start them once with `apportion fleet up`; else end that process, or give this fleet file "
             "another `folder`"
         )
 

@@ -114,9 +114,9 @@ async def tune(
 ) -> AsyncIterator[tuple[int, Measured]]:
     """Measure every combination of a model's ``tune`` knobs.
 
-    In each round every combination gets a fresh server, one run that is thrown away, then ``repeats`` measured runs. All
-    combinations see the same requests; the runs of one combination see different ones, so that a prefix cache is not
-    filled by the run before. Several rounds spread what else the machine does over all combinations.
+    In each round every combination gets a fresh server, one run that is thrown away, then ``repeats`` measured runs.
+    All combinations see the same requests; the runs of one combination see different ones, so that a prefix cache is
+    not filled by the run before. Several rounds spread what else the machine does over all combinations.
 
     Args:
         file: the fleet file.
@@ -174,9 +174,14 @@ async def _run(file: FleetFile, model: str, lease: Lease, workload: Workload, nu
 
         async def ask(place: int, prompt: Prompt) -> tuple[int, int]:
             body = {
-                "model": model, "prompt": prompt, "n": workload.n, "max_tokens": workload.max_tokens,
-                "temperature": 1.0, "seed": workload.seed + place * workload.n, "ignore_eos": True,
-            }  # fmt: skip
+                "model": model,
+                "prompt": prompt,
+                "n": workload.n,
+                "max_tokens": workload.max_tokens,
+                "temperature": 1.0,
+                "seed": workload.seed + place * workload.n,
+                "ignore_eos": True,
+            }
             async with slots:
                 sent = time.monotonic()
                 reply = await client.post(f"{lease.urls[model]}/completions", json=body)
@@ -189,9 +194,7 @@ async def _run(file: FleetFile, model: str, lease: Lease, workload: Workload, nu
         answers = await asyncio.gather(*(ask(*pair) for pair in enumerate(prompts)), return_exceptions=True)
         seconds = time.monotonic() - started
     good = [answer for answer in answers if not isinstance(answer, BaseException)]
-    return Run(
-        seconds, sum(a[0] for a in good), sum(a[1] for a in good), tuple(latencies), len(answers) - len(good)
-    )  # fmt: skip
+    return Run(seconds, sum(a[0] for a in good), sum(a[1] for a in good), tuple(latencies), len(answers) - len(good))
 
 
 def _prompts(file: FleetFile, model: str, workload: Workload, number: int) -> list[Prompt]:
@@ -214,7 +217,9 @@ def _check(file: FleetFile, model: str, workload: Workload) -> None:
     if workload.prompts:
         return
     if checkpoint is None:
-        raise FleetError(f"{model}: its checkpoint is not on this machine, so its vocabulary is not known; give prompts")
+        raise FleetError(
+            f"{model}: its checkpoint is not on this machine, so its vocabulary is not known; give prompts"
+        )
     length = file.model(model).max_model_len or read_shape(checkpoint).max_positions
     if workload.prompt_tokens + workload.max_tokens > length:
         raise FleetError(

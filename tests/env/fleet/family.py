@@ -1,4 +1,4 @@
-"""Starts the engine's server behind it and, beside it, a child in a session of its own, as an engine's worker may be."""
+"""Becomes the engine's server, after starting a child in a session of its own, as an engine's worker may be."""
 
 from __future__ import annotations
 

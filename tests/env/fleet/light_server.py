@@ -1,8 +1,8 @@
-"""A model server without a model, up in a tenth of a second: for tests of who is started, swapped, put to sleep or replaced.
+"""A model server without a model, up in a tenth of a second: for tests of who is started, swapped or replaced.
 
 Understands the arguments of `vllm serve` and answers what the fleet asks: health, models, completions, sleep mode. A
-POST to /hang makes later completions wait for ever while /health stays fine. Environment: REFUSES_SLEEP makes it stop at
-once where sleep mode is asked for, as vLLM's CPU build does.
+POST to /hang makes later completions wait for ever while /health stays fine. Environment: REFUSES_SLEEP makes it stop
+at once where sleep mode is asked for, as vLLM's CPU build does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fleets of real servers: swaps with the fewest loads, batches in turns, sleep mode, sharing within and between processes."""
+"""Fleets of real servers: swaps with the fewest loads, batches in turns, sleep mode, sharing between processes."""
 
 from __future__ import annotations
 
@@ -144,7 +144,10 @@ async def test_one_process_owns_a_fleet_and_another_is_told_who(tmp_path: Path) 
 
 @pytest.mark.asyncio
 async def test_a_model_that_does_not_fit_does_not_keep_others_from_running(tmp_path: Path) -> None:
-    models = {"xs": {"checkpoint": "embedded:xs", "memory": "3GiB"}, "l": {"checkpoint": "embedded:l", "memory": "900GiB"}}
+    models = {
+        "xs": {"checkpoint": "embedded:xs", "memory": "3GiB"},
+        "l": {"checkpoint": "embedded:l", "memory": "900GiB"},
+    }
     async with Fleet(light_fleet(tmp_path, models=models)) as fleet:
         with pytest.raises(DoesNotFitError, match=r"l does not fit: it claims 900\.00 GiB"):
             await fleet.lease(["l"])
@@ -251,7 +254,9 @@ async def test_a_call_whose_server_dies_under_way_is_asked_again(tmp_path: Path)
     await drawn(backend, request(0))
     first = server_state(file).process
     assert first is not None
-    requests = [DrawRequest((Message("user", f"w{n}"),), Sampling(max_tokens=200, seed=n), tuple(range(16))) for n in range(40)]
+    requests = [
+        DrawRequest((Message("user", f"w{n}"),), Sampling(max_tokens=200, seed=n), tuple(range(16))) for n in range(40)
+    ]
     calling = asyncio.create_task(drawn(backend, *requests))
     await asyncio.sleep(0.3)
     os.kill(first.pid, signal.SIGKILL)

@@ -170,7 +170,9 @@ def test_sets_that_fit_are_the_largest_ones() -> None:
 
 
 def test_placement_finds_the_only_way_to_pack() -> None:
-    claims = claims_of([stated("a", "6GiB"), stated("b", "5GiB"), stated("c", "4GiB"), stated("d", "5GiB")], gpus(10, 10))
+    claims = claims_of(
+        [stated("a", "6GiB"), stated("b", "5GiB"), stated("c", "4GiB"), stated("d", "5GiB")], gpus(10, 10)
+    )
     placed = place(["a", "b", "c", "d"], claims)
     assert placed is not None
     assert {placed["a"], placed["c"]} & {placed["b"], placed["d"]} == set()

@@ -25,9 +25,7 @@ def claims_for(sizes: list[int], counts: list[int], memory: list[int]) -> Claims
     return Claims(devices, bytes_on, dict(zip(names, counts, strict=True)))
 
 
-def fewest_loads(
-    batches: list[frozenset[int]], sizes: list[int], counts: list[int], memory: list[int]
-) -> float:  # fmt: skip
+def fewest_loads(batches: list[frozenset[int]], sizes: list[int], counts: list[int], memory: list[int]) -> float:
     """By trying every placement of every model before every batch."""
 
     def options(model: int) -> list[tuple[int, ...] | None]:
@@ -50,7 +48,8 @@ def fewest_loads(
         if number == len(batches):
             return 0
         costs = (
-            sum(new is not None and new != old for new, old in zip(after, before, strict=True)) + best(number + 1, after)
+            sum(new is not None and new != old for new, old in zip(after, before, strict=True))
+            + best(number + 1, after)
             for after in targets(batches[number])
         )
         return min(costs, default=float("inf"))

@@ -19,7 +19,6 @@ import yaml
 from env.fleet import DoesNotFitError, Fleet, FleetError, ServerError
 from env.fleet.keeper import Log
 from env.fleet.kept import KeptProcess, log_tail
-from env.fleet.load import FleetFile
 from env.fleet.processes import ProcessMark, group_members, kill_group
 from env.fleet.server import Server
 from env.fleet.state import StateFile, end_leftovers
@@ -85,8 +84,9 @@ async def test_an_engine_that_hangs_behind_a_healthy_page_is_replaced(tmp_path: 
         base = lease.urls["xs"].removesuffix("/v1")
         await asyncio.sleep(2.5)
         assert served(fleet).restarts == 0, "an idle server that answers is left alone"
-        httpx.post(f"{base}/hang", trust_env=False)
-        assert httpx.get(f"{base}/health", trust_env=False).status_code == 200
+        async with httpx.AsyncClient(base_url=base, trust_env=False) as client:
+            await client.post("/hang")
+            assert (await client.get("/health")).status_code == 200
         await until(lambda: served(fleet).restarts == 1, "the hanging engine was replaced")
         assert ask(lease.urls["xs"]) == 200
         assert "one-token request" in served(fleet).reason
@@ -97,10 +97,14 @@ async def test_no_process_outlives_an_owner_killed_with_sigkill(tmp_path: Path) 
     family = [sys.executable, "-m", "tests.env.fleet.family"]
     file = torch_fleet(tmp_path, "xs", executable=family)
     file.path.write_text(yaml.safe_dump(file.spec.model_dump(mode="json")))
-    owner = subprocess.Popen(
+    owner = await asyncio.to_thread(
+        subprocess.Popen,
         [sys.executable, "-m", "tests.env.fleet.owner", str(file.path), "xs"],
-        cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
     assert owner.stdout is not None
     line = await asyncio.to_thread(owner.stdout.readline)
     pid = json.loads(line)["pids"][0]
@@ -185,10 +189,10 @@ async def test_a_port_in_use_is_passed_over_and_none_free_is_an_error(tmp_path: 
             with pytest.raises(FleetError, match=f"no free port on 127.0.0.1 from {port} to {port}"):
                 await fleet.lease(["xs"])
         if port < 65535:
-            async with Fleet(light_fleet(tmp_path, "xs", ports=[port, min(port + 20, 65535)])) as fleet:
-                async with fleet.acquire(["xs"]) as lease:
-                    assert f":{port}/" not in lease.urls["xs"]
-                    assert ask(lease.urls["xs"]) == 200
+            file = light_fleet(tmp_path, "xs", ports=[port, min(port + 20, 65535)])
+            async with Fleet(file) as fleet, fleet.acquire(["xs"]) as lease:
+                assert f":{port}/" not in lease.urls["xs"]
+                assert ask(lease.urls["xs"]) == 200
 
 
 @pytest.mark.asyncio

@@ -55,7 +55,9 @@ def test_faults_are_named_with_their_field(tmp_path: Path, changes: dict[str, An
 def test_a_missing_file_checkpoint_or_program_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match="cannot read"):
         load_fleet(tmp_path / "none.yaml")
-    file = fleet_of({"models": {"a": {"checkpoint": "./gone"}, "b": {"checkpoint": "embedded:zz"}}}, tmp_path / "f.yaml")
+    file = fleet_of(
+        {"models": {"a": {"checkpoint": "./gone"}, "b": {"checkpoint": "embedded:zz"}}}, tmp_path / "f.yaml"
+    )
     with pytest.raises(FleetError, match=r"no config\.json in .*gone"):
         file.checkpoint("a")
     with pytest.raises(FleetError, match="no embedded model 'zz'"):
