@@ -133,7 +133,7 @@ async def test_greedy_draws_and_their_log_probabilities_are_the_torch_engines(fl
     ours, theirs = await drawn(torch, *requests), await drawn(vllm, *requests)
     differences = []
     for [mine], [yours] in zip(ours, theirs, strict=True):
-        assert mine.text == yours.text
+        assert mine.text == yours.text.strip(), "vLLM's detokeniser leaves a space before the first word"
         assert (mine.prompt_tokens, mine.output_tokens) == (yours.prompt_tokens, yours.output_tokens)
         assert mine.logprob is not None
         assert yours.logprob is not None

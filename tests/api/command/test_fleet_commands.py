@@ -19,8 +19,12 @@ import yaml
 from typer.testing import CliRunner
 
 from api.command import app
+from env.costs.plan_cost import model_parameters
 from env.fleet.load import load_fleet
 from env.fleet.processes import ProcessMark, group_members
+from env.spec import SpecError
+from env.spec.load import validated_spec
+from tests.api.command.test_commands import small_study
 from tests.env.fleet.fleets import REPOSITORY, light_fleet, room_for, torch_fleet
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process trees are read from /proc")
@@ -195,3 +199,55 @@ def test_tune_refuses_a_workload_beyond_the_context(tmp_path: Path) -> None:
     refused = fleet("tune", str(written(tmp_path, "xs")), "-m", "xs", "--prompt-tokens", "300")
     assert refused.returncode == 2
     assert "do not fit the context of xs, 256" in " ".join(refused.stderr.split())
+
+
+def on_fleet() -> dict[str, Any]:
+    """The small study with its models on a fleet."""
+    raw = small_study()
+    raw["pipeline"]["models"] = {name: {"backend": "fleet", "model": name} for name in ("xs", "s")}
+    raw["data"].update(search=4, test=4)
+    raw["budget"]["search"] = {"trials": 2}
+    for stage in raw["pipeline"]["stages"]:
+        stage.pop("verifier", None)
+        stage["strategies"] = ["vote"]
+    return raw
+
+
+def test_a_study_names_models_of_the_fleet_and_faults_are_found_before_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faults() -> dict[str, str]:
+        with pytest.raises(SpecError) as caught:
+            validated_spec(on_fleet())
+        return {fault.path: fault.message for fault in caught.value.faults}
+
+    monkeypatch.delenv("APPORTION_FLEET", raising=False)
+    assert "set it to the path of a fleet file" in faults()["pipeline.models.xs.model"]
+    monkeypatch.setenv("APPORTION_FLEET", str(written(tmp_path, "s", "m")))
+    assert faults().keys() == {"pipeline.models.xs.model"}
+    assert "no model 'xs'; there are m, s" in faults()["pipeline.models.xs.model"]
+    huge = {"checkpoint": "embedded:xs", "memory": "900GiB"}
+    monkeypatch.setenv(
+        "APPORTION_FLEET", str(written(tmp_path, models={"xs": huge, "s": {"checkpoint": "embedded:s"}}))
+    )
+    assert "xs does not fit: it claims 900.00 GiB" in faults()["pipeline.models.xs.model"]
+    monkeypatch.setenv("APPORTION_FLEET", str(written(tmp_path, "xs", "s")))
+    spec = validated_spec(on_fleet())
+    plain = validated_spec(small_study())
+    assert model_parameters(spec.pipeline)["s"] == model_parameters(plain.pipeline)["s"]
+
+
+def test_a_study_runs_to_its_plan_on_a_fleet_that_takes_one_model_at_a_time(tmp_path: Path) -> None:
+    path = written(tmp_path, "xs", "s", light=False, **room_for(1))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(on_fleet()))
+    finished = subprocess.run(
+        [sys.executable, "-m", "api.command", "run", "study.yaml", "--json"],
+        cwd=tmp_path, env=_environment() | {"APPORTION_FLEET": str(path)}, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    plan = json.loads(finished.stdout)["plan"]
+    assert {stage["model"] for stage in plan["stages"]} <= {"xs", "s"}
+    assert plan["test_score"]["examples"] == 4
+    assert not (tmp_path / "state" / "state.json").exists(), "the servers ended with the study's process"
+    starts = sum((tmp_path / "state" / f"{name}.log").read_text().count("=== ") for name in ("xs", "s"))
+    assert starts >= 3, "the models took turns"
