@@ -51,4 +51,4 @@ bench: $(VENV)/.runtime    ## Engine throughput against HF generate, as JSON
 	$(BIN)/python -m benchmarks.engine_throughput
 
 clean:          ## Remove the environment and what commands wrote
-	rm -rf $(VENV) out .apportion build *.egg-info
+	rm -rf $(VENV) .vllm-venv out .apportion build *.egg-info

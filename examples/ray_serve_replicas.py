@@ -4,8 +4,8 @@
     REPLICAS=4 serve run examples.ray_serve_replicas:app
 
 A study uses it as any server: `{backend: openai, base_url: http://HOST:8000/v1, model: s, parameters: ...}`.
-On a cluster Ray spreads the replicas over its machines; each draw depends on prompt, seed and index only, so it does not
-matter which replica answers. For vLLM on GPUs see ray-serve-vllm.yaml.
+On a cluster Ray spreads the replicas over its machines; each draw depends on prompt, seed and index only, so it does
+not matter which replica answers. For vLLM on GPUs see ray-serve-vllm.yaml.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The backend of a model that the fleet serves: acquires its server, asks it as any OpenAI server, survives restarts."""
+"""The backend of a model that the fleet serves: acquires its server, asks it as any other, survives restarts."""
 
 from __future__ import annotations
 

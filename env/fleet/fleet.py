@@ -41,6 +41,9 @@ class Lease:
     load_seconds: float
     """How long the batch waited for loads it caused; waiting for others' batches is not in it."""
 
+    joined: bool = False
+    """Whether the servers are another process's."""
+
     since: float = field(default_factory=time.monotonic)
     restarted_before: Mapping[str, float] = field(default_factory=dict)
 
@@ -124,6 +127,8 @@ class Fleet:
         finally:
             self._residents = None
             self._held.close()
+            async with self._changed:
+                self._changed.notify_all()
 
     @property
     def times(self) -> FleetTimes:
@@ -184,8 +189,10 @@ class Fleet:
         )
 
     async def release(self, lease: Lease) -> None:
-        """Give a lease back."""
-        residents = self._opened
+        """Give a lease back; after `close` there is nothing to give back."""
+        residents = self._residents
+        if residents is None:
+            return
         down = [
             residents.servers[name].restart_seconds - before
             for name, before in lease.restarted_before.items()
@@ -229,6 +236,7 @@ class Fleet:
 
     def _may_go(self, ticket: _Ticket) -> bool:
         """Whether a batch can have its models now; nobody who holds models or has waited for long is pushed aside."""
+        self._opened  # noqa: B018 (those who wait while the fleet is closed get its error)
         oldest = self._waiting[0]
         if oldest is not ticket and time.monotonic() - oldest.since > PATIENCE_S:
             return False
@@ -252,7 +260,8 @@ class Fleet:
         async with self._changed:
             for name in models:
                 self._leases[name] -= 1
-                self._opened.last_use[name] = time.monotonic()
+                if self._residents is not None:
+                    self._residents.last_use[name] = time.monotonic()
             self._changed.notify_all()
 
     async def _swap(self, wanted: tuple[str, ...]) -> None:

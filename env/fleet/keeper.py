@@ -5,9 +5,9 @@ owner: when the owner closes it or is killed, the server's whole process tree go
 would reach only the server's first process, while engines put their workers into children; so this process is the
 reaper of all orphans below it (Linux) and ends those too, even where they left the server's process group.
 
-Standard input: one JSON line with ``command``, ``log`` and ``log_limit``, later lines ``stop SECONDS``. Standard output:
-JSON lines ``{"started": pid}``, ``{"failed": reason}`` and ``{"ended": exit status}``. The server's own output goes to
-the log file, which starts anew at its limit; one older file is kept.
+Standard input: one JSON line with ``command``, ``log`` and ``log_limit``, later lines ``stop SECONDS``. Standard
+output: JSON lines ``{"started": pid}``, ``{"failed": reason}`` and ``{"ended": exit status}``. The server's own output
+goes to the log file, which starts anew at its limit; one older file is kept.
 """
 
 from __future__ import annotations

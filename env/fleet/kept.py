@@ -45,8 +45,7 @@ class KeptProcess:
             ServerError: it cannot be started.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as stream:
-            stream.write(f"=== {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: {' '.join(command)}\n")
+        _head(log, command)
         program = subprocess.Popen(  # noqa: ASYNC220 (a few milliseconds; asyncio's own would kill the keeper)
             [sys.executable, "-I", "-S", keeper.__file__],
             stdin=subprocess.PIPE,
@@ -135,6 +134,12 @@ class KeptProcess:
                 stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._keeper.wait(5 if self.mark.pid else 0)
+
+
+def _head(log: Path, command: Sequence[str]) -> None:
+    """Say in the log what starts now; only its owner may read it."""
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as stream:
+        stream.write(f"=== {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: {' '.join(command)}\n")
 
 
 def log_tail(log: Path) -> str:

@@ -51,7 +51,7 @@ def plan_of(file: FleetFile, batches: Sequence[Sequence[str]] = ()) -> dict[str,
                 "devices": list(launch.devices),
                 "port": launch.port,
                 "command": launch.shown(),
-                "environment": shlex.join(f"{k}={v}" for k, v in launch.environment.items() if "API_KEY" not in k),
+                "environment": shlex.join(f"{k}={_shown(k, v)}" for k, v in launch.environment.items()),
             }
         )
     return {
@@ -69,6 +69,11 @@ def _plain(found: Schedule) -> dict[str, Any]:
         for step in found.steps
     ]
     return {"loads": found.loads, "exact": found.exact, "steps": steps}
+
+
+def _shown(name: str, value: str) -> str:
+    """A variable's value, unless its name says that it is a secret."""
+    return "***" if any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD")) else value
 
 
 def _size(value: int | None) -> str:

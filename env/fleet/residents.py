@@ -77,7 +77,7 @@ class Residents:
         for name in step.drop:
             await self._put_away(name)
         await self._make_room(step.up)
-        # Side by side on different devices, in turn where they share one: engines measure the free memory as they start.
+        # Side by side on different devices, in turn where they share one: starting engines measure free memory.
         results = await asyncio.gather(*(self._bring_up(n, step.up[n]) for n in step.load), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):

@@ -175,6 +175,11 @@ class Server:
         while True:
             ready_since = time.monotonic()
             reason = await self._watch()
+            if self._sleeping:
+                # Its memory is another's now: it is loaded anew when somebody needs it.
+                await self._end_process(0.0)
+                self._set("failed", self._explained(f"{self.launch.model}: {reason} while asleep"))
+                return
             if time.monotonic() - ready_since > self._spec.restart.stable_s:
                 self._attempts = 0
             died = time.monotonic()

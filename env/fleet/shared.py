@@ -95,7 +95,7 @@ class SharedFleet:
         return await (await self._open()).lease(models)
 
     async def _release(self, lease: Lease) -> None:
-        if self._fleet is not None:
+        if self._fleet is not None and not lease.joined:
             await self._fleet.release(lease)
 
     async def _ready(self, model: str) -> None:
@@ -146,7 +146,7 @@ class SharedFleet:
                 f"{', '.join(urls) or 'nothing'}. Start it with these models, or end it with `apportion fleet down`, "
                 "and the study starts what it needs"
             )
-        return Lease({name: urls[name] for name in models}, self.file.api_key, 0.0)
+        return Lease({name: urls[name] for name in models}, self.file.api_key, 0.0, joined=True)
 
 
 def shared_fleet(file: FleetFile) -> SharedFleet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ from pydantic import Field, ValidationError
 from env.fleet.errors import FleetError
 from env.fleet.processes import ProcessMark, group_members, kill_group
 from env.spec.pipeline import Strict
+
+_held_here: set[Path] = set()
+"""Folders this process owns: a process does not lock itself out, and closing the file a second time would let go."""
+
+_holding = threading.Lock()
 
 OwnerKind = Literal["up", "study", "tune"]
 
@@ -111,16 +117,24 @@ class StateFile:
             FleetError: another living process owns it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        folder = self.folder.resolve()
+        with _holding:
+            if folder in _held_here:
+                raise FleetError(self._held_text())
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A record lock, not flock: children that this process forks do not inherit it and keep it alive.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
+                os.close(lock)
                 raise FleetError(self._held_text()) from None
+            _held_here.add(folder)
+        try:
             end_leftovers(self.read())
             yield
             self.clear()
         finally:
+            _held_here.discard(folder)
             os.close(lock)
 
     def remembered(self) -> dict[str, Any]:
@@ -143,8 +157,8 @@ class StateFile:
         up = ", ".join(s.model for s in state.servers if s.phase == "ready") if state else ""
         return (
             f"the fleet in {self.folder} is held by {who}, which serves {up or 'nothing yet'}. To share servers "
-            "between processes, start them once with `apportion fleet up`; else end that process, or give this fleet file "
-            "another `folder`"
+            "between processes, start them once with `apportion fleet up`; else end that process, or give this fleet "
+            "file another `folder`"
         )
 
 

@@ -121,6 +121,36 @@ async def test_where_sleep_mode_works_a_second_turn_is_a_wake_not_a_load(tmp_pat
 
 
 @pytest.mark.asyncio
+async def test_a_server_that_dies_asleep_stays_down_until_it_is_needed(tmp_path: Path) -> None:
+    async with Fleet(sleepers(tmp_path)) as fleet:
+        for name in ("xs", "s"):
+            async with fleet.acquire([name]):
+                pass
+        asleep = fleet.server("xs")
+        assert asleep is not None
+        assert asleep.mark is not None
+        os.kill(asleep.mark.pid, signal.SIGKILL)
+        await until(lambda: asleep.phase == "failed", "its death was noticed")
+        assert "while asleep" in asleep.reason
+        async with fleet.acquire(["xs"]) as lease:
+            assert ask(lease.urls["xs"], "xs") == 200
+        assert (fleet.times.loads, fleet.times.wakes) == (3, 0)
+
+
+@pytest.mark.asyncio
+async def test_closing_ends_the_wait_of_those_in_the_queue(tmp_path: Path) -> None:
+    fleet = Fleet(light_fleet(tmp_path, "xs", "s", **room_for(1)))
+    await fleet.open()
+    lease = await fleet.lease(["xs"])
+    waiting = asyncio.create_task(fleet.lease(["s"]))
+    await asyncio.sleep(0.1)
+    await fleet.close()
+    with pytest.raises(FleetError, match="not open"):
+        await asyncio.wait_for(waiting, 5)
+    await fleet.release(lease)
+
+
+@pytest.mark.asyncio
 async def test_where_sleep_mode_is_refused_servers_restart_and_it_is_not_tried_again(tmp_path: Path) -> None:
     file = sleepers(tmp_path, REFUSES_SLEEP="1")
     async with Fleet(file) as fleet:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ import yaml
 from env.fleet import DoesNotFitError, Fleet, FleetError, ServerError
 from env.fleet.keeper import Log
 from env.fleet.kept import KeptProcess, log_tail
+from env.fleet.load import FleetFile
 from env.fleet.processes import ProcessMark, group_members, kill_group
 from env.fleet.server import Server
 from env.fleet.state import StateFile, end_leftovers
@@ -96,18 +98,8 @@ async def test_an_engine_that_hangs_behind_a_healthy_page_is_replaced(tmp_path: 
 async def test_no_process_outlives_an_owner_killed_with_sigkill(tmp_path: Path) -> None:
     family = [sys.executable, "-m", "tests.env.fleet.family"]
     file = torch_fleet(tmp_path, "xs", executable=family)
-    file.path.write_text(yaml.safe_dump(file.spec.model_dump(mode="json")))
-    owner = await asyncio.to_thread(
-        subprocess.Popen,
-        [sys.executable, "-m", "tests.env.fleet.owner", str(file.path), "xs"],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-    assert owner.stdout is not None
-    line = await asyncio.to_thread(owner.stdout.readline)
-    pid = json.loads(line)["pids"][0]
+    owner, said = await owning(file)
+    pid = said["pids"][0]
     marks = [ProcessMark.of(p) for p in [pid, *below(pid)]]
     everyone = [mark for mark in marks if mark is not None]
     assert len(everyone) >= 2, "the server and its child in a session of its own"
@@ -127,6 +119,36 @@ async def test_no_process_outlives_an_owner_killed_with_sigkill(tmp_path: Path) 
 def below(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in children]
+
+
+@pytest.mark.asyncio
+async def test_a_forked_child_of_a_killed_owner_keeps_neither_servers_nor_the_lock(tmp_path: Path) -> None:
+    file = light_fleet(tmp_path, "xs")
+    owner, said = await owning(file, FORKS="1")
+    try:
+        owner.kill()
+        owner.wait()
+        await until(lambda: not group_members(said["pids"][0]), "the server is gone", seconds=10)
+        assert ProcessMark.of(said["child"]) is not None
+        async with Fleet(file, ["xs"]):
+            pass
+    finally:
+        os.kill(said["child"], signal.SIGKILL)
+
+
+async def owning(file: FleetFile, **variables: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """A process that holds the fleet's model, and what it said once the server was up."""
+    file.path.write_text(yaml.safe_dump(file.spec.model_dump(mode="json")))
+    owner = await asyncio.to_thread(
+        subprocess.Popen,
+        [sys.executable, "-m", "tests.env.fleet.owner", str(file.path), "xs"],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **variables},
+    )
+    assert owner.stdout is not None
+    return owner, json.loads(await asyncio.to_thread(owner.stdout.readline))
 
 
 @pytest.mark.asyncio
