@@ -25,7 +25,7 @@ def torch_fleet(folder: Path, *models: str, **changes: Any) -> FleetFile:
         "stop_timeout_s": 10,
         "ready_timeout_s": 120,
         "models": {name: {"checkpoint": f"embedded:{name}", "memory": "1GiB", "overhead": "600MiB"} for name in models},
-        "health": {"interval_s": 0.3, "timeout_s": 1.0, "failures": 2},
+        "health": {"interval_s": 0.3, "timeout_s": 2.0, "failures": 3},
         "restart": {"first_wait_s": 0.1, "attempts": 3, "stable_s": 60},
     }
     return fleet_of(spec | changes, folder / "fleet.yaml")

@@ -2,7 +2,7 @@
 
 Understands the arguments of `vllm serve` and answers what the fleet asks: health, models, completions, sleep mode. A
 POST to /hang makes later completions wait for ever while /health stays fine. Environment: REFUSES_SLEEP makes it stop
-at once where sleep mode is asked for, as vLLM's CPU build does.
+at once where sleep mode is asked for, as vLLM's CPU build does; START_SECONDS lets its start take that long.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def main() -> None:
         sys.exit("sleep mode is not supported here")
     assert not options.enable_sleep_mode or os.environ["VLLM_SERVER_DEV_MODE"] == "1"
     name = options.served_model_name
+    time.sleep(float(os.environ.get("START_SECONDS", "0")))
     print(f"serving {name} on {options.port}", flush=True)
     ThreadingHTTPServer(("127.0.0.1", options.port), Handler).serve_forever()
 

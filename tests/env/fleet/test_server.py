@@ -70,7 +70,7 @@ async def test_a_server_serves_survives_being_killed_and_frozen_and_leaves_nothi
         await until(lambda: served(fleet).restarts == 2, "the frozen server was replaced")
         assert not second.alive
         assert ask(url) == 200
-        assert "did not answer /health 2 times" in served(fleet).reason
+        assert "did not answer /health 3 times" in served(fleet).reason
         assert fleet.times.loads == 1, "a restart is no load"
         assert served(fleet).restart_seconds > 0
         third = group_members(leader(fleet).pid)
