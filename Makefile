@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow check lock models bench clean help
+.PHONY: demo test test-slow test-vllm check lock models bench clean help
 
 help:           ## List the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -23,10 +23,15 @@ demo: $(VENV)/.runtime     ## Run the main job: search, prove and export a plan 
 	$(BIN)/apportion demo
 
 test: $(VENV)/.development ## Pass the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not vllm"
 
 test-slow: $(VENV)/.development ## Kill tests and other minutes-long suites
 	$(BIN)/python -m pytest -m slow
+
+test-vllm: $(VENV)/.development ## The fleet with real vLLM on the processor: builds .vllm-venv (2.5 GB), then ten minutes
+	@nice -n 10 tests/vllm/build_environment.sh .vllm-venv $(PYTHON) || \
+	  echo "vLLM's CPU build could not be installed (see above); its tests are skipped"
+	nice -n 10 $(BIN)/python -m pytest -m vllm -s -rs tests/vllm
 
 check: $(VENV)/.development ## Lint, types and the direction of imports
 	$(BIN)/ruff check .
@@ -46,4 +51,4 @@ bench: $(VENV)/.runtime    ## Engine throughput against HF generate, as JSON
 	$(BIN)/python -m benchmarks.engine_throughput
 
 clean:          ## Remove the environment and what commands wrote
-	rm -rf $(VENV) out .apportion build *.egg-info
+	rm -rf $(VENV) .vllm-venv out .apportion build *.egg-info

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from api.command import bank, output
+from api.command.fleet import fleet_app
 from api.command.session import exported, opened_archive, run_here, settings_for
 from env.spec.load import load_spec, spec_schema
 from planner.archive import StudyRecord
@@ -25,6 +26,7 @@ app = typer.Typer(
 engine_app = typer.Typer(no_args_is_help=True, help="The torch engine as a server.")
 app.add_typer(engine_app, name="engine")
 app.add_typer(bank.app, name="bank")
+app.add_typer(fleet_app, name="fleet")
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
@@ -227,6 +229,7 @@ def engine_serve(
     host: str = "127.0.0.1",
     port: int = 8322,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    max_rows: Annotated[int, typer.Option(min=1, help="Draws decoded at once.")] = 512,
 ) -> None:
     """Serve checkpoints on the torch engine as an OpenAI-compatible server."""
     from env.embedded import MODEL_NAMES, VERIFIER_NAME
@@ -239,7 +242,7 @@ def engine_serve(
             name, _, checkpoint = item.rpartition("=")
             embedded = checkpoint if checkpoint.startswith(EMBEDDED) or name else f"{EMBEDDED}{checkpoint}"
             chosen[name or checkpoint.removeprefix(EMBEDDED)] = resolve_checkpoint(embedded)
-        serve_engine(chosen, host=host, port=port, device=device)
+        serve_engine(chosen, host=host, port=port, device=device, max_rows=max_rows)
 
 
 def _finish(study: StudyRecord, home: Path | None, out: Path, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol, assert_never
 
 from env.backends._base import Backend
 from env.spec.checkpoints import resolve_checkpoint
-from env.spec.pipeline import ModelSpec, OpenAIModel, ReplayModel, TorchModel
+from env.spec.pipeline import FleetModel, ModelSpec, OpenAIModel, ReplayModel, TorchModel
 
 
 class Backends(Protocol):
@@ -38,6 +38,11 @@ class BackendPool:
         if model not in self._open:
             self._open[model] = _open(self._models[model], self._tenant)
         return self._open[model]
+
+    @property
+    def load_seconds(self) -> float:
+        """How long calls so far waited for model servers to load: time that is no inference."""
+        return sum(getattr(backend, "load_seconds", 0.0) for backend in self._open.values())
 
     async def close(self) -> None:
         """Close every backend that was opened."""
@@ -74,5 +79,10 @@ def _open(spec: ModelSpec, tenant: str) -> Backend:
             from env.tasks.data import confined
 
             return ReplayBackend(open_pool(confined(spec.path)), spec.model)
+        case FleetModel():
+            from env.fleet.backend import FleetBackend
+            from env.fleet.load import configured_fleet
+
+            return FleetBackend(configured_fleet(), spec)
         case _:  # pragma: no cover
             assert_never(spec)

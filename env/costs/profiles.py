@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from env.costs._base import CostDataError, CostOptions, ModelProfile
 from env.costs.architecture import active_parameters, total_parameters
 from env.costs.catalogue import catalogued
@@ -11,7 +13,7 @@ from env.errors import ApportionError, CheckpointError
 from env.spec.architecture import Architecture, Price, Quantisation
 from env.spec.checkpoints import resolve_checkpoint
 from env.spec.faults import Fault
-from env.spec.pipeline import ModelSpec, PipelineSpec, TorchModel
+from env.spec.pipeline import FleetModel, ModelSpec, PipelineSpec, TorchModel
 
 LARGEST_DISAGREEMENT = 1.3
 """Stated over counted active parameters, either way: card figures round, and some leave embeddings out."""
@@ -88,15 +90,28 @@ def _architecture(model: ModelSpec) -> tuple[Architecture | None, Quantisation]:
         return entry.architecture, entry.quantisation
     if model.architecture is not None:
         return model.architecture, Quantisation()
-    if not isinstance(model, TorchModel):
+    checkpoint = _checkpoint(model)
+    if checkpoint is None:
         return None, Quantisation()
-    checkpoint = resolve_checkpoint(model.checkpoint)
     try:
         return read_architecture(checkpoint), read_quantisation(checkpoint)
     except CheckpointError:
         if model.parameters is None:
             raise
         return None, Quantisation()
+
+
+def _checkpoint(model: ModelSpec) -> Path | None:
+    """The checkpoint's folder, where it is on this machine."""
+    match model:
+        case TorchModel():
+            return resolve_checkpoint(model.checkpoint)
+        case FleetModel():
+            from env.fleet.load import configured_fleet
+
+            return configured_fleet().checkpoint(model.model)
+        case _:
+            return None
 
 
 def _prices(path: str | None) -> dict[str, Price]:

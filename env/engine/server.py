@@ -94,6 +94,7 @@ def serve(
     port: int = 8000,
     device: str = "auto",
     api_key: str | None = None,
+    max_rows: int = 512,
 ) -> None:
     """Load checkpoints and serve them until the process is told to stop (blocking).
 
@@ -103,6 +104,7 @@ def serve(
         port: TCP port.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
         api_key: bearer token; read from ``APPORTION_ENGINE_API_KEY`` where None.
+        max_rows: draws decoded at once.
 
     Raises:
         CheckpointError: a folder is no checkpoint that the engine serves.
@@ -116,7 +118,7 @@ def serve(
     with ExitStack() as leases:
         engines = {}
         for name, checkpoint in models.items():
-            lease = lease_engine(checkpoint, device)
+            lease = lease_engine(checkpoint, device, max_rows=max_rows)
             leases.callback(lease.release)
             engines[name] = lease.engine
         app = create_engine_app(engines, api_key)

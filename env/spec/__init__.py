@@ -1,8 +1,18 @@
 """States what a study is, in one Pydantic model, and finds everything wrong with it before anything runs."""
 
 from env.spec.faults import Fault, SpecError
-from env.spec.pipeline import OpenAIModel, PipelineSpec, ReplayModel, TorchModel
+from env.spec.pipeline import FleetModel, OpenAIModel, PipelineSpec, ReplayModel, TorchModel
 from env.spec.stage import StageSpec
 from env.spec.study import StudySpec
 
-__all__ = ["Fault", "OpenAIModel", "PipelineSpec", "ReplayModel", "SpecError", "StageSpec", "StudySpec", "TorchModel"]
+__all__ = [
+    "Fault",
+    "FleetModel",
+    "OpenAIModel",
+    "PipelineSpec",
+    "ReplayModel",
+    "SpecError",
+    "StageSpec",
+    "StudySpec",
+    "TorchModel",
+]

@@ -10,7 +10,7 @@ from env.costs.profiles import profile_faults
 from env.errors import ApportionError, CheckpointError, TemplateError
 from env.spec.checkpoints import resolve_checkpoint
 from env.spec.faults import Fault
-from env.spec.pipeline import OpenAIModel, PipelineSpec, ReplayModel, TorchModel
+from env.spec.pipeline import FleetModel, OpenAIModel, PipelineSpec, ReplayModel, TorchModel
 from env.spec.stage import StageSpec
 from env.spec.study import StudySpec
 from env.strategies import STRATEGIES
@@ -47,9 +47,26 @@ def _check_models(pipeline: PipelineSpec) -> list[Fault]:
                 resolve_checkpoint(model.checkpoint)
             except CheckpointError as error:
                 faults.append(Fault(f"{path}.checkpoint", str(error)))
+        elif isinstance(model, FleetModel):
+            faults += _check_fleet_model(model, path)
         elif isinstance(model, OpenAIModel) and model.api_key_env and not os.environ.get(model.api_key_env):
             faults.append(Fault(f"{path}.api_key_env", f"the environment variable {model.api_key_env} is not set"))
     return faults
+
+
+def _check_fleet_model(model: FleetModel, path: str) -> list[Fault]:
+    # Imported here: only studies on a fleet read its file.
+    from env.fleet import configured_fleet, plan_memory
+
+    try:
+        fleet = configured_fleet()
+        plan_memory(fleet, [model.model])
+        if fleet.checkpoint(model.model) is None and model.parameters is None:
+            message = f"the checkpoint of {model.model} is not on this machine, so its size is not known; state it"
+            return [Fault(f"{path}.parameters", message)]
+    except ApportionError as error:
+        return [Fault(f"{path}.model", str(error))]
+    return []
 
 
 def _check_data(spec: StudySpec) -> tuple[Splits | None, list[Fault]]:

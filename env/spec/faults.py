@@ -40,6 +40,7 @@ _UNION_TAGS = {
     "torch",
     "openai",
     "replay",
+    "fleet",
     "text",
     "after",
     "ids",

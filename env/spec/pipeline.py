@@ -93,6 +93,21 @@ class OpenAIModel(Strict):
         return self
 
 
+class FleetModel(Strict):
+    """A model of the operator's fleet file (APPORTION_FLEET), whose server is started when a study needs it."""
+
+    backend: Literal["fleet"]
+    model: Name = Field(description="Its name in the fleet file.")
+    revision: str = Field("", description="Stated revision of the weights; a local checkpoint's content by default.")
+    parameters: StatedParameters = None
+    architecture: StatedArchitecture = None
+    quantisation: StatedQuantisation = None
+    price: StatedPrice = None
+    timeout_s: float = Field(300.0, gt=0, le=3600)
+    max_retries: int = Field(4, ge=0, le=20)
+    concurrency: int = Field(64, ge=1, le=4096)
+
+
 class ReplayModel(Strict):
     """A model's recorded draws in a Parquet file; nothing is generated.
 
@@ -108,7 +123,7 @@ class ReplayModel(Strict):
     price: StatedPrice = None
 
 
-ModelSpec = Annotated[TorchModel | OpenAIModel | ReplayModel, Field(discriminator="backend")]
+ModelSpec = Annotated[TorchModel | OpenAIModel | FleetModel | ReplayModel, Field(discriminator="backend")]
 
 
 class PipelineSpec(Strict):

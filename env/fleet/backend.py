@@ -1,0 +1,128 @@
+"""The backend of a model that the fleet serves: acquires its server, asks it as any other, survives restarts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from functools import cached_property
+
+from env.backends._base import DrawRequest, Failed, ModelIdentity, ScoreRequest, Settled
+from env.backends.openai_backend import OpenAIBackend
+from env.errors import BackendError
+from env.fleet.errors import FleetError
+from env.fleet.fleet import Lease
+from env.fleet.load import FleetFile
+from env.fleet.shared import SharedFleet, shared_fleet
+from env.spec.pipeline import FleetModel
+
+_ROUNDS = 3
+"""How often requests that failed are asked again after the server came back."""
+
+
+class FleetBackend:
+    """Serves one model of the operator's fleet file.
+
+    The server is held from the first to the last outcome of a call, so that models which do not fit together take turns
+    call by call. What fails because the server died is asked again once it is back.
+    """
+
+    def __init__(self, file: FleetFile, spec: FleetModel, fleet: SharedFleet | None = None) -> None:
+        """Nothing is started yet.
+
+        Args:
+            file: the fleet file.
+            spec: the study's model.
+            fleet: who gives servers; this process's fleet for that file by default.
+
+        Raises:
+            FleetError: the file has no such model.
+        """
+        file.model(spec.model)
+        self._file = file
+        self._spec = spec
+        self._fleet = fleet or shared_fleet(file)
+        self._backend: OpenAIBackend | None = None
+        self._url = ""
+        self._closed = False
+        self.load_seconds = 0.0
+        """How long calls waited for loads they caused; no part of inference."""
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """The model's name in the fleet, its weights, and what else decides its draws: engine, dtype, quantisation."""
+        from env.engine.config import checkpoint_revision
+
+        model = self._file.model(self._spec.model)
+        checkpoint = self._file.checkpoint(self._spec.model)
+        weights = self._spec.revision or model.revision
+        if not weights:
+            weights = model.checkpoint if checkpoint is None else checkpoint_revision(checkpoint)
+        served = [self._file.spec.engine, model.dtype, model.quantisation or "plain"]
+        return ModelIdentity(self._spec.model, f"{weights} ({', '.join(served)})")
+
+    async def generate(self, requests: Sequence[DrawRequest]) -> AsyncIterator[Settled | Failed]:
+        """See `Backend.generate`."""
+        if self._closed:
+            raise BackendError(f"the backend of {self._spec.model} is closed; open a new one")
+        if not requests:
+            return
+        async with self._fleet.acquire([self._spec.model]) as lease:
+            self.load_seconds += lease.load_seconds
+            backend = await self._at(lease)
+            open_ = list(range(len(requests)))
+            for round_ in range(_ROUNDS):
+                failed: list[Failed] = []
+                async for outcome in backend.generate([requests[position] for position in open_]):
+                    position = open_[outcome.position]
+                    if isinstance(outcome, Settled):
+                        yield Settled(position, outcome.draws)
+                    elif round_ < _ROUNDS - 1 and _server_gone(outcome.reason):
+                        failed.append(Failed(position, outcome.reason))
+                    else:
+                        yield Failed(position, outcome.reason)
+                if not failed:
+                    return
+                try:
+                    await self._fleet.ready(self._spec.model)
+                except FleetError as error:
+                    for one in failed:
+                        yield Failed(one.position, f"{one.reason}; {error}")
+                    return
+                open_ = [one.position for one in failed]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Settled | Failed]:
+        """See `Backend.score`; not served.
+
+        Raises:
+            BackendError: always.
+        """
+        raise BackendError(f"{self._spec.model}: the fleet serves no verifiers; use a torch model as the verifier")
+
+    async def close(self) -> None:
+        """Close the connections; the server stays for others."""
+        self._closed = True
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            await backend.close()
+
+    async def _at(self, lease: Lease) -> OpenAIBackend:
+        """The backend on the server's URL, which a later load may have changed."""
+        url = lease.urls[self._spec.model]
+        if self._backend is None or url != self._url:
+            if self._backend is not None:
+                await self._backend.close()
+            self._url = url
+            self._backend = OpenAIBackend(
+                base_url=url,
+                model=self._spec.model,
+                revision=self.identity.revision,
+                api_key=lease.api_key,
+                timeout_s=self._spec.timeout_s,
+                max_retries=self._spec.max_retries,
+                concurrency=self._spec.concurrency,
+            )
+        return self._backend
+
+
+def _server_gone(reason: str) -> bool:
+    """Whether a failure is the server's, not the request's: `OpenAIBackend` says so of what it retried to the end."""
+    return reason.endswith("attempts)")
