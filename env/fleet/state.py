@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from env.fleet.errors import FleetError
 from env.fleet.processes import ProcessMark, group_members, kill_group
-from env.spec.pipeline import Strict
+from env.spec.strict import Strict
 
 _held_here: set[Path] = set()
 """Folders this process owns: a process does not lock itself out, and closing the file a second time would let go."""

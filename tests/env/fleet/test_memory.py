@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from env.costs.architecture import llama_parameters
+from env.costs.architecture import total_parameters
+from env.costs.checkpoint import read_architecture
 from env.embedded import checkpoint_path
 from env.fleet.devices import Device, parse_nvidia_smi, visible
 from env.fleet.errors import DoesNotFitError, FleetError
@@ -53,7 +54,7 @@ def test_weights_without_files_are_the_published_parameters_at_the_served_width(
 def test_weights_with_files_are_counted_from_their_headers() -> None:
     folder = checkpoint_path("m")
     found = demand_of("m", FleetModelSpec(checkpoint="embedded:m", dtype="float32"), folder)
-    assert found.weights == 4 * llama_parameters(folder)
+    assert found.weights == 4 * total_parameters(read_architecture(folder))
 
 
 def test_auto_serves_float32_checkpoints_in_16_bits() -> None:
