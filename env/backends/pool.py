@@ -8,7 +8,7 @@ from typing import Protocol, assert_never
 
 from env.backends._base import Backend
 from env.spec.checkpoints import resolve_checkpoint
-from env.spec.pipeline import FleetModel, ModelSpec, OpenAIModel, ReplayModel, TorchModel
+from env.spec.pipeline import FleetModel, JudgeModel, ModelSpec, OpenAIModel, ReplayModel, ServedModel, TorchModel
 
 
 class Backends(Protocol):
@@ -36,7 +36,13 @@ class BackendPool:
     def backend(self, model: str) -> Backend:
         """See `Backends.backend`."""
         if model not in self._open:
-            self._open[model] = _open(self._models[model], self._tenant)
+            spec = self._models[model]
+            if isinstance(spec, JudgeModel):
+                from env.backends.judge_backend import JudgeBackend
+
+                self._open[model] = JudgeBackend(self.backend(spec.model), spec, model)
+            else:
+                self._open[model] = _open(spec, self._tenant)
         return self._open[model]
 
     @property
@@ -51,7 +57,7 @@ class BackendPool:
             await backend.close()
 
 
-def _open(spec: ModelSpec, tenant: str) -> Backend:
+def _open(spec: ServedModel, tenant: str) -> Backend:
     # Imported here: torch takes seconds and openai some tenths of one; a study pays only for what it uses.
     match spec:
         case TorchModel():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from env.allocation import Allocation, StageSetting
 from env.calls import Call
@@ -10,7 +11,7 @@ from env.costs._base import CostModel, CostOptions, ModelProfile, StageTokens
 from env.costs.profiles import model_profiles
 from env.costs.units import cost_model
 from env.spec.faults import Fault
-from env.spec.pipeline import PipelineSpec
+from env.spec.pipeline import JudgeModel, PipelineSpec
 from env.spec.stage import StageSpec
 from env.spec.study import CostUnit
 from env.strategies import STRATEGIES, StagePlan
@@ -75,13 +76,22 @@ class PlanCost:
         return sum(self.stage(self._pipeline.stage(name), setting) for name, setting in allocation.settings)
 
     def of(self, calls: Iterable[Call]) -> float:
-        """Cost of calls, planned or made."""
+        """Cost of calls, planned or made.
+
+        A judge that is only planned to read is priced with the verdicts it writes.
+        """
         return sum(
             self._model.stage_cost(
                 self._profiles[call.model], StageTokens(call.prompt, call.output, call.samples, call.prompts)
             )
-            for call in calls
+            for call in map(self._with_verdicts, calls)
         )
+
+    def _with_verdicts(self, call: Call) -> Call:
+        model = self._pipeline.models[call.model]
+        if call.samples or not isinstance(model, JudgeModel):
+            return call
+        return replace(call, output=model.output_tokens, samples=model.samples)
 
 
 def model_parameters(pipeline: PipelineSpec) -> dict[str, float]:

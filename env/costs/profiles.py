@@ -13,7 +13,7 @@ from env.errors import ApportionError, CheckpointError
 from env.spec.architecture import Architecture, Price, Quantisation
 from env.spec.checkpoints import resolve_checkpoint
 from env.spec.faults import Fault
-from env.spec.pipeline import FleetModel, ModelSpec, PipelineSpec, TorchModel
+from env.spec.pipeline import FleetModel, JudgeModel, ModelSpec, PipelineSpec, ServedModel, TorchModel
 
 LARGEST_DISAGREEMENT = 1.3
 """Stated over counted active parameters, either way: card figures round, and some leave embeddings out."""
@@ -31,10 +31,26 @@ def model_profiles(pipeline: PipelineSpec, options: CostOptions | None = None) -
         CostDataError: no catalogue entry of a name, or the prices cannot be read.
     """
     prices = _prices(options.prices if options else None)
-    return {name: model_profile(name, model, prices.get(name)) for name, model in pipeline.models.items()}
+    return {
+        name: model_profile(name, judged(pipeline, model), prices.get(name)) for name, model in pipeline.models.items()
+    }
 
 
-def model_profile(name: str, model: ModelSpec, price: Price | None = None) -> ModelProfile:
+def judged(pipeline: PipelineSpec, model: ModelSpec) -> ServedModel:
+    """The model that does the work: of a judge the one it asks.
+
+    Raises:
+        CostDataError: a judge names no model that is served.
+    """
+    if not isinstance(model, JudgeModel):
+        return model
+    inner = pipeline.models.get(model.model)
+    if inner is None or isinstance(inner, JudgeModel):
+        raise CostDataError(f"the judge asks {model.model!r}, which is no model that draws text")
+    return inner
+
+
+def model_profile(name: str, model: ServedModel, price: Price | None = None) -> ModelProfile:
     """What is known of one model.
 
     Args:
@@ -67,6 +83,8 @@ def profile_faults(pipeline: PipelineSpec, options: CostOptions) -> list[Fault]:
         faults.append(Fault("budget.plan.prices", str(error)))
     for name, model in pipeline.models.items():
         path = f"pipeline.models.{name}"
+        if isinstance(model, JudgeModel):
+            continue  # its faults are those of the model it asks
         try:
             profile = model_profile(name, model)
         except CostDataError as error:
@@ -84,7 +102,7 @@ def profile_faults(pipeline: PipelineSpec, options: CostOptions) -> list[Fault]:
     return faults
 
 
-def _architecture(model: ModelSpec) -> tuple[Architecture | None, Quantisation]:
+def _architecture(model: ServedModel) -> tuple[Architecture | None, Quantisation]:
     if isinstance(model.architecture, str):
         entry = catalogued(model.architecture)
         return entry.architecture, entry.quantisation
@@ -101,7 +119,7 @@ def _architecture(model: ModelSpec) -> tuple[Architecture | None, Quantisation]:
         return None, Quantisation()
 
 
-def _checkpoint(model: ModelSpec) -> Path | None:
+def _checkpoint(model: ServedModel) -> Path | None:
     """The checkpoint's folder, where it is on this machine."""
     match model:
         case TorchModel():

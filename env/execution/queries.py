@@ -48,8 +48,8 @@ class Query:
 
     keys: list[PromptKey] = field(default_factory=list)
     asked: dict[PromptKey, Asked] = field(default_factory=dict)
-    judged: dict[PromptKey, tuple[str, int]] = field(default_factory=dict)
-    """Verifier and tokens charged of each score."""
+    judged: dict[PromptKey, Call] = field(default_factory=dict)
+    """What each score took of its verifier."""
 
     def calls(self) -> tuple[Call, ...]:
         """Everything asked for, whether newly drawn or found in the bank."""
@@ -58,7 +58,7 @@ class Query:
             for a in self.asked.values()
             if a.draws
         ]
-        return merged([*drawn, *(Call(verifier, tokens, 0.0, 0) for verifier, tokens in self.judged.values())])
+        return merged([*drawn, *self.judged.values()])
 
     def advance(self, replies: Sequence[Reply] | None) -> None:
         """Take the replies of a round (None before the first) and state the requests of the next."""
@@ -176,7 +176,9 @@ class StageQueries:
                     return scores.failures.get(key, "verifier: it gave no score")
                 score = scores.draws[key][0]
                 tokens = score.prompt_tokens if request.new_tokens is None else request.new_tokens
-                query.judged.setdefault(key, (request.verifier, tokens))
+                # A judge's verdicts are tokens it wrote; other verifiers only read.
+                verdicts = (score.output_tokens, 1) if score.output_tokens else (0.0, 0)
+                query.judged.setdefault(key, Call(request.verifier, tokens, *verdicts))
                 replies.append((score,))
                 continue
             reply = _reply(request, filled.draws.get(key, ()))

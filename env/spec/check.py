@@ -10,7 +10,7 @@ from env.costs.profiles import profile_faults
 from env.errors import ApportionError, CheckpointError, TemplateError
 from env.spec.checkpoints import resolve_checkpoint
 from env.spec.faults import Fault
-from env.spec.pipeline import FleetModel, OpenAIModel, PipelineSpec, ReplayModel, TorchModel
+from env.spec.pipeline import FleetModel, JudgeModel, OpenAIModel, PipelineSpec, ReplayModel, TorchModel
 from env.spec.stage import StageSpec
 from env.spec.study import StudySpec
 from env.strategies import STRATEGIES
@@ -49,6 +49,8 @@ def _check_models(pipeline: PipelineSpec) -> list[Fault]:
                 faults.append(Fault(f"{path}.checkpoint", str(error)))
         elif isinstance(model, FleetModel):
             faults += _check_fleet_model(model, path)
+        elif isinstance(model, JudgeModel):
+            faults += _check_judge(pipeline, path, model)
         elif isinstance(model, OpenAIModel) and model.api_key_env and not os.environ.get(model.api_key_env):
             faults.append(Fault(f"{path}.api_key_env", f"the environment variable {model.api_key_env} is not set"))
     return faults
@@ -67,6 +69,22 @@ def _check_fleet_model(model: FleetModel, path: str) -> list[Fault]:
     except ApportionError as error:
         return [Fault(f"{path}.model", str(error))]
     return []
+
+
+def _check_judge(pipeline: PipelineSpec, path: str, judge: JudgeModel) -> list[Fault]:
+    inner = pipeline.models.get(judge.model)
+    faults: list[Fault] = []
+    if inner is None or isinstance(inner, JudgeModel) or (isinstance(inner, OpenAIModel) and not inner.draws):
+        faults.append(Fault(f"{path}.model", f"{judge.model!r} is no model of the pipeline that draws text"))
+    for i, message in enumerate(judge.prompt):
+        place = f"{path}.prompt[{i}].template"
+        try:
+            unknown = template_variables(message.template) - {"prompt", "attempt", "partial"}
+        except TemplateError as error:
+            faults.append(Fault(place, str(error)))
+            continue
+        faults += [Fault(place, f"a judge sees prompt, attempt and partial, not {name!r}") for name in sorted(unknown)]
+    return faults
 
 
 def _check_data(spec: StudySpec) -> tuple[Splits | None, list[Fault]]:
@@ -112,6 +130,8 @@ def _check_names(pipeline: PipelineSpec, stage: StageSpec, path: str) -> list[Fa
         )
     for i, name in enumerate(stage.models):
         model = pipeline.models.get(name)
+        if isinstance(model, JudgeModel):
+            faults.append(Fault(f"{path}.models[{i}]", f"{name} is a judge, which scores replies and draws none"))
         if isinstance(model, OpenAIModel) and not model.draws:
             faults.append(Fault(f"{path}.models[{i}]", f"{name} is a verifier (api: {model.api}) and draws no text"))
     verifier = pipeline.models.get(stage.verifier) if stage.verifier is not None else None

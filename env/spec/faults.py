@@ -41,6 +41,7 @@ _UNION_TAGS = {
     "openai",
     "replay",
     "fleet",
+    "judge",
     "text",
     "after",
     "ids",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from env.spec.architecture import ArchitectureSpec, Price, Quantisation
-from env.spec.stage import Name, StageSpec
+from env.spec.stage import Name, PromptMessage, StageSpec
 from env.spec.strict import Strict
 
 MetricName = Literal["exact_match", "f1"]
@@ -123,7 +123,38 @@ class ReplayModel(Strict):
     price: StatedPrice = None
 
 
-ModelSpec = Annotated[TorchModel | OpenAIModel | FleetModel | ReplayModel, Field(discriminator="backend")]
+JUDGE_PROMPT = (
+    PromptMessage(
+        role="user",
+        template=(
+            "{{ prompt }}\n\n[Reply{% if partial %} so far{% endif %}]\n{{ attempt }}\n\n"
+            "Is this reply{% if partial %} right as far as it goes{% else %} right{% endif %}? Think it through, then "
+            "end with one line: 'Verdict: right' or 'Verdict: wrong'."
+        ),
+    ),
+)
+
+
+class JudgeModel(Strict):
+    """A verifier that is another model of the pipeline, asked whether a reply is right."""
+
+    backend: Literal["judge"]
+    model: Name = Field(description="The model that judges, by its name under `models`.")
+    prompt: tuple[PromptMessage, ...] = Field(
+        JUDGE_PROMPT,
+        min_length=1,
+        description="May name `prompt` (what was asked), `attempt` (the reply) and `partial` (whether it is cut off).",
+    )
+    samples: int = Field(1, ge=1, le=100, description="Verdicts on each reply; the score is the share of right ones.")
+    temperature: float = Field(0.7, ge=0, le=10)
+    max_tokens: int = Field(256, ge=1, le=1_000_000)
+    output_tokens: int = Field(64, ge=1, le=1_000_000, description="Tokens of a verdict that the cost model plans.")
+
+
+ServedModel = TorchModel | OpenAIModel | FleetModel | ReplayModel
+"""Models with a backend of their own."""
+
+ModelSpec = Annotated[TorchModel | OpenAIModel | FleetModel | ReplayModel | JudgeModel, Field(discriminator="backend")]
 
 
 class PipelineSpec(Strict):

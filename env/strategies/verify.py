@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from types import MappingProxyType
 
 from env.calls import Call
 from env.strategies._base import Knob, Procedure, StagePlan, StageRun, Strategy, single_draw
 from env.strategies._parallel import heaviest
-
-_VERDICT = re.compile(r"\b(?:(right|correct|yes|true)|(wrong|incorrect|no|false))\b", re.IGNORECASE)
+from env.tasks.verdicts import says_right
 
 
 class Verify(Strategy):
@@ -47,9 +45,3 @@ class Verify(Strategy):
             return (drawn,)
         checks = plan.whole(self, "checks")
         return (drawn, Call(plan.critic, plan.prompt + plan.output, plan.output, checks, plan.samples))
-
-
-def says_right(text: str) -> bool:
-    """Whether the last verdict word of a check calls the solution right; no verdict is none."""
-    found = list(_VERDICT.finditer(text))
-    return bool(found) and found[-1].group(1) is not None
