@@ -46,14 +46,14 @@ def _torch() -> Finding:
 
 
 def _models() -> Finding:
-    from env.embedded import MODEL_NAMES, VERIFIER_NAME, checkpoint_path
+    from env.embedded import CHECKPOINT_NAMES, checkpoint_path
 
     try:
-        for name in (*MODEL_NAMES, VERIFIER_NAME):
+        for name in CHECKPOINT_NAMES:
             checkpoint_path(name)
     except ApportionError as error:
         return Finding("trouble", "embedded models", str(error))
-    return Finding("ok", "embedded models", ", ".join((*MODEL_NAMES, VERIFIER_NAME)))
+    return Finding("ok", "embedded models", ", ".join(CHECKPOINT_NAMES))
 
 
 def _archive(settings: Settings) -> Finding:

@@ -232,13 +232,13 @@ def engine_serve(
     max_rows: Annotated[int, typer.Option(min=1, help="Draws decoded at once.")] = 512,
 ) -> None:
     """Serve checkpoints on the torch engine as an OpenAI-compatible server."""
-    from env.embedded import MODEL_NAMES, VERIFIER_NAME
+    from env.embedded import CHECKPOINT_NAMES
     from env.engine.server import serve as serve_engine
     from env.spec.checkpoints import EMBEDDED, resolve_checkpoint
 
     with output.explained_errors():
         chosen: dict[str, Path] = {}
-        for item in models or [*MODEL_NAMES, VERIFIER_NAME]:
+        for item in models or CHECKPOINT_NAMES:
             name, _, checkpoint = item.rpartition("=")
             embedded = checkpoint if checkpoint.startswith(EMBEDDED) or name else f"{EMBEDDED}{checkpoint}"
             chosen[name or checkpoint.removeprefix(EMBEDDED)] = resolve_checkpoint(embedded)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from env.embedded.checkpoints import MODEL_NAMES, VERIFIER_NAME, checkpoint_path
+from env.embedded.checkpoints import CHECKPOINT_NAMES, CRITIC_NAME, MODEL_NAMES, VERIFIER_NAME, checkpoint_path
 from env.embedded.ledger import DIFFICULTIES, Difficulty, ledger_examples
-from env.embedded.prompts import PROMPTS, TEMPERATURE, parse_ids, parse_ledger, parse_number
+from env.embedded.prompts import (
+    CRITIC_PROMPTS,
+    PROMPTS,
+    TEMPERATURE,
+    parse_ids,
+    parse_ledger,
+    parse_number,
+    parse_verdict,
+)
 from env.embedded.vocabulary import STAGES
 
 __all__ = [
+    "CHECKPOINT_NAMES",
+    "CRITIC_NAME",
+    "CRITIC_PROMPTS",
     "DIFFICULTIES",
     "MODEL_NAMES",
     "PROMPTS",
@@ -20,4 +31,5 @@ __all__ = [
     "parse_ids",
     "parse_ledger",
     "parse_number",
+    "parse_verdict",
 ]

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from env.embedded.vocabulary import BOS, DIGITS, EOS, PAD, TOKEN_IDS, WORDS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
 
 HEAD_SIZE = 32
 LONGEST_SEQUENCE = 256
@@ -31,7 +33,11 @@ SIZES = {
     "m": Size(hidden=96, layers=3, inner=256),
     "l": Size(hidden=128, layers=4, inner=352),
 }
-VERIFIER_SIZE = Size(hidden=64, layers=2, inner=192)
+VERIFIER_SIZE = Size(hidden=96, layers=4, inner=192)
+JUDGING_LAYERS = 2
+"""Layers of the verifier above those that predict: one can compare, one can gather."""
+
+CRITIC_SIZE = Size(hidden=64, layers=3, inner=192)
 
 
 def llama_config(size: Size, **more: object) -> LlamaConfig:
@@ -70,15 +76,34 @@ def new_model(name: str, seed: int) -> LlamaForCausalLM:
     return model
 
 
+def new_critic(seed: int) -> LlamaForCausalLM:
+    """A fresh critic, a language model."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(llama_config(CRITIC_SIZE))
+
+
 def new_verifier(seed: int) -> LlamaForSequenceClassification:
     """A fresh verifier with one logit."""
     import torch
     from transformers import LlamaForSequenceClassification
 
     torch.manual_seed(seed)
-    model = LlamaForSequenceClassification(llama_config(VERIFIER_SIZE, num_labels=1))
-    _place_digits_on_circles(model.model.embed_tokens.weight)
-    return model
+    return LlamaForSequenceClassification(llama_config(VERIFIER_SIZE, num_labels=1))
+
+
+def start_from(model: PreTrainedModel, folder: Path) -> None:
+    """Copy a language model of the same width into the lower layers; those above it start as the identity."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    trained = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.model.load_state_dict(trained.model.state_dict(), strict=False)
+    for layer in model.model.layers[len(trained.model.layers) :]:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
 
 
 def _place_digits_on_circles(weight: torch.Tensor) -> None:

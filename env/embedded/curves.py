@@ -1,8 +1,11 @@
-"""Measures the embedded models: ``python -m env.embedded.curves stages|pipeline|verifier``; prints Markdown and JSON.
+"""Measures the embedded models: ``python -m env.embedded.curves stages|pipeline|verifier|critic``.
+
+Prints Markdown tables, then JSON.
 
 ``stages`` gives every stage gold inputs and draws from every model: accuracy of the majority vote by samples.
 ``pipeline`` feeds each stage what the one before really wrote, and finds the best allocation at each budget.
-``verifier`` lets the verifier pick the answer (best-of-n) or weigh the vote.
+``verifier`` lets the verifier pick the answer (best-of-n) or weigh the vote, and asks what its scores mean.
+``critic`` lets the critic judge, revise and fuse answers of the solve stage.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from env.embedded.checkpoints import MODEL_NAMES, checkpoint_path
+from env.embedded.checkpoints import CRITIC_NAME, MODEL_NAMES, VERIFIER_NAME, checkpoint_path
 from env.embedded.ledger import ledger_examples
 from env.embedded.prompts import TEMPERATURE, parse_ids, parse_ledger, parse_number, read_prompt, retrieve_prompt
 from env.embedded.sampling import Sampler
@@ -154,12 +157,12 @@ def union_table(curves: Sequence[StageCurve]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line of both measurements."""
+    """Command line of the measurements."""
     import torch
 
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(prog="python -m env.embedded.curves", description=__doc__)
-    parser.add_argument("what", choices=["stages", "pipeline", "verifier"])
+    parser.add_argument("what", choices=["stages", "pipeline", "verifier", "critic"])
     parser.add_argument("--split", default="search")
     parser.add_argument("--examples", type=int, default=300)
     parser.add_argument("--samples", type=int, default=64, help="draws a prompt, for stages")
@@ -177,7 +180,14 @@ def main(arguments: list[str] | None = None) -> None:
     if options.what == "verifier":
         from env.embedded.best_of_n import best_of_n_report, measure_best_of_n
 
-        print(best_of_n_report(measure_best_of_n(samplers, examples, options.temperature)))
+        verifier = checkpoint_path(VERIFIER_NAME)
+        print(best_of_n_report(*measure_best_of_n(samplers, verifier, examples, options.temperature)))
+        return
+    if options.what == "critic":
+        from env.embedded.criticism import criticism_report, measure_critic
+
+        critic = Sampler(checkpoint_path(CRITIC_NAME), options.seed)
+        print(criticism_report(measure_critic(samplers, critic, examples, options.temperature)))
         return
     curves = [
         measure_stage(samplers[name], name, stage, examples, options.samples, options.temperature)

@@ -41,6 +41,12 @@ class Recipe:
     loss_weights: Mapping[str, float] = field(default_factory=lambda: {"retrieve": 2.0, "read": 1.0, "solve": 1.0})
     matrix_rate: float = 0.01
     other_rate: float = 0.01
+    kept_rate: float = 0.0
+    """Rate of the matrices in layers that need not change much."""
+
+    weight_decay: float = 0.1
+    """Of the matrices."""
+
     warmup: int = 30
     decay_share: float = 0.4
     """Share of the steps, at the end, over which the rates fall linearly to zero."""
@@ -62,16 +68,22 @@ RECIPES = {
 class Optimizers:
     """Muon for the matrices between embeddings and head, AdamW for the rest, on one schedule."""
 
-    def __init__(self, model: PreTrainedModel, recipe: Recipe) -> None:
-        matrices, others = list[torch.nn.Parameter](), list[torch.nn.Parameter]()
+    def __init__(self, model: torch.nn.Module, recipe: Recipe, kept_layers: int = 0) -> None:
+        matrices, kept, others = (list[torch.nn.Parameter]() for _ in range(3))
         for name, parameter in model.named_parameters():
-            inner = parameter.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name and "score" not in name
-            (matrices if inner else others).append(parameter)
+            if not parameter.requires_grad:
+                continue
+            inner = parameter.ndim == 2 and not any(part in name for part in ("embed_tokens", "lm_head", "score"))
+            slow = inner and int(name.split("layers.")[1].split(".")[0]) < kept_layers
+            (kept if slow else matrices if inner else others).append(parameter)
         self._recipe = recipe
         self._parts: list[tuple[torch.optim.Optimizer, float]] = [
-            (torch.optim.Muon(matrices, lr=recipe.matrix_rate), recipe.matrix_rate),
+            (torch.optim.Muon(matrices, lr=recipe.matrix_rate, weight_decay=recipe.weight_decay), recipe.matrix_rate),
             (torch.optim.AdamW(others, lr=recipe.other_rate, betas=(0.9, 0.95), weight_decay=0.0), recipe.other_rate),
         ]
+        if kept:
+            muon = torch.optim.Muon(kept, lr=recipe.kept_rate, weight_decay=recipe.weight_decay)
+            self._parts.append((muon, recipe.kept_rate))
 
     def step(self, step: int) -> None:
         """Apply and clear the gradients with the rates of this step."""
@@ -90,6 +102,14 @@ def save_checkpoint(model: PreTrainedModel, folder: Path, history: Iterable[dict
     (folder / "training.json").write_text(json.dumps(list(history), indent=1) + "\n")
 
 
+def generation_settings() -> GenerationConfig:
+    """How to sample where a caller says nothing else."""
+    return GenerationConfig(
+        bos_token_id=TOKEN_IDS[BOS], eos_token_id=TOKEN_IDS[EOS], pad_token_id=TOKEN_IDS[PAD],
+        do_sample=True, temperature=1.0, max_length=LONGEST_SEQUENCE,
+    )  # fmt: skip
+
+
 def train_model(name: str, folder: Path, recipe: Recipe, seed: int = 0) -> None:
     """Train a language model from scratch, and leave its checkpoint in ``folder``.
 
@@ -101,10 +121,7 @@ def train_model(name: str, folder: Path, recipe: Recipe, seed: int = 0) -> None:
     """
     torch.set_num_threads(1)
     model = new_model(name, seed)
-    model.generation_config = GenerationConfig(
-        bos_token_id=TOKEN_IDS[BOS], eos_token_id=TOKEN_IDS[EOS], pad_token_id=TOKEN_IDS[PAD],
-        do_sample=True, temperature=1.0, max_length=LONGEST_SEQUENCE,
-    )  # fmt: skip
+    model.generation_config = generation_settings()
     rng = random.Random(f"ledger training {name} {seed}")
     optimizers, curriculum = Optimizers(model, recipe), Curriculum()
     history = list[dict[str, float]]()
@@ -162,10 +179,19 @@ class Curriculum:
         return losses | {f"{stage}_grade": reached for stage, reached in self._reached.items()}
 
 
-def backward(model: LlamaForCausalLM, lessons: Sequence[Lesson], weight: float = 1.0) -> float:
+def backward(
+    model: LlamaForCausalLM, lessons: Sequence[Lesson], weight: float = 1.0, stressed: Sequence[int] = ()
+) -> float:
     """Add ``weight`` times the gradients of the mean loss a target token, in nats, and return that loss.
 
     Short and long lessons go through the model apart, which saves most of the padding.
+
+    Args:
+        model: Collects the gradients.
+        lessons: One step's lessons of one kind.
+        weight: Of their loss among others.
+        stressed: Target tokens that would be lost in long targets: the loss at each counts once more, as much as all
+            the targets of an average lesson together.
     """
     ordered = sorted(lessons, key=lambda lesson: len(lesson.user) + len(lesson.target))
     half = len(ordered) // 2
@@ -173,14 +199,18 @@ def backward(model: LlamaForCausalLM, lessons: Sequence[Lesson], weight: float =
     targets = sum(int((labels != NO_LOSS).sum()) for _, labels in parts)
     total = 0.0
     for inputs, labels in parts:
-        loss = summed_loss(model, inputs, labels) / targets
-        (weight * loss).backward()
+        losses = token_losses(model, inputs, labels)
+        loss = losses.sum() / targets
         total += loss.item()
+        if stressed:
+            wanted = labels[:, 1:][labels[:, 1:] != NO_LOSS]
+            loss = loss + losses[torch.isin(wanted, torch.tensor(stressed))].sum() / len(lessons)
+        (weight * loss).backward()
     return total
 
 
-def summed_loss(model: LlamaForCausalLM, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of all target tokens, in nats."""
+def token_losses(model: LlamaForCausalLM, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of each target token, in nats, row by row."""
     hidden = model.model(input_ids=inputs[:, :-1], use_cache=False).last_hidden_state
     wanted = labels[:, 1:] != NO_LOSS
-    return functional.cross_entropy(model.lm_head(hidden[wanted]), labels[:, 1:][wanted], reduction="sum")
+    return functional.cross_entropy(model.lm_head(hidden[wanted]), labels[:, 1:][wanted], reduction="none")

@@ -19,14 +19,13 @@ def resolve_checkpoint(name: str) -> Path:
         CheckpointError: no such embedded model, outside the data root, or no such folder.
     """
     # Imported here because data loading itself reads specs.
-    from env.embedded import MODEL_NAMES, VERIFIER_NAME, checkpoint_path
+    from env.embedded import CHECKPOINT_NAMES, checkpoint_path
     from env.tasks.data import DataError, confined
 
     if name.startswith(EMBEDDED):
         wanted = name.removeprefix(EMBEDDED)
-        known = (*MODEL_NAMES, VERIFIER_NAME)
-        if wanted not in known:
-            raise CheckpointError(f"no embedded model {wanted!r}; there are {', '.join(known)}")
+        if wanted not in CHECKPOINT_NAMES:
+            raise CheckpointError(f"no embedded model {wanted!r}; there are {', '.join(CHECKPOINT_NAMES)}")
         return checkpoint_path(wanted)
     try:
         path = confined(name)

@@ -14,7 +14,6 @@ from env.embedded.corpus import GRADES, LESSONS, NO_LOSS, Lesson, batch
 from env.embedded.ledger import worked_solution
 from env.embedded.sampling import Sampler
 from env.embedded.training import Curriculum, Recipe, backward, train_model
-from env.embedded.verifier import Candidate, verifier_batch
 from env.embedded.vocabulary import TOKEN_IDS, UNKNOWN, encode
 
 TINY = Recipe(steps=3, lessons={"retrieve": 2, "read": 2, "solve": 2}, warmup=1)
@@ -72,11 +71,6 @@ def test_retrieve_trains_alone_at_first() -> None:
     curriculum = Curriculum()
     assert curriculum.open_stages(0.0) == ("retrieve",)
     assert curriculum.open_stages(0.5) == tuple(LESSONS)
-
-
-def test_verifier_labels_turn_wrong_at_the_first_wrong_token() -> None:
-    _, labels = verifier_batch([Candidate("solve", "4 0", "= 4 1", gold="= 4 0")])
-    assert labels[labels != NO_LOSS].tolist() == [1, 1, 0, 0]
 
 
 def test_training_leaves_a_checkpoint_that_samples(tmp_path: Path) -> None:
