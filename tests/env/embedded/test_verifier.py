@@ -90,7 +90,7 @@ def test_right_answers_score_higher_than_wrong_ones(scored: Scored) -> None:
         wrong = [scores[-1] for text, scores in answers if parse_number(text) != _final(user)]
         ordered += [high > low for high in right for low in wrong]
     assert len(ordered) > 100
-    assert fmean(ordered) > 0.85
+    assert fmean(ordered) > 0.8
 
 
 def test_right_beginnings_score_higher_than_wrong_ones(scored: Scored) -> None:
@@ -99,7 +99,7 @@ def test_right_beginnings_score_higher_than_wrong_ones(scored: Scored) -> None:
         pairs = partial_pairs(worked_solution(user).split(), [(text.split(), scores) for text, scores in answers])
         ordered += [high > low for high, low, _ in pairs]
     assert len(ordered) > 500
-    assert fmean(ordered) > 0.8
+    assert fmean(ordered) > 0.85
 
 
 def test_more_candidates_make_a_better_best_one(scored: Scored) -> None:
@@ -108,8 +108,8 @@ def test_more_candidates_make_a_better_best_one(scored: Scored) -> None:
         best = [(user, max(group, key=lambda one: one[1][-1])[0]) for user, group in groups]
         return fmean(parse_number(text) == _final(user) for user, text in best)
 
-    assert accuracy(8) > accuracy(2) > accuracy(1)
-    assert accuracy(8) > accuracy(1) + 0.15
+    assert accuracy(4) > accuracy(2) > accuracy(1)
+    assert accuracy(4) > accuracy(1) + 0.12
 
 
 def test_scores_mean_what_they_say(scored: Scored) -> None:
