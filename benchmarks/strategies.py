@@ -58,7 +58,7 @@ async def measure(pipeline: PipelineSpec, examples: Sequence[Example], settings:
             "strategy": setting.strategy,
             "model": setting.model,
             "samples": setting.samples,
-            "score": round(interval.value, 4),
+            "score": round(interval.estimate, 4),
             "interval": [round(interval.low, 4), round(interval.high, 4)],
             "mflops": round(result.measured_cost / 1e6, 2),
             "planned_mflops": round(result.predicted_cost / 1e6, 2),
@@ -67,7 +67,7 @@ async def measure(pipeline: PipelineSpec, examples: Sequence[Example], settings:
         if setting.samples in plain and setting.strategy != "vote":
             other = [e.score for e in plain[setting.samples].evidence if e.score is not None]
             difference = paired_difference(scores, other)
-            point["minus_vote"] = [round(v, 4) for v in (difference.value, difference.low, difference.high)]
+            point["minus_vote"] = [round(v, 4) for v in (difference.estimate, difference.low, difference.high)]
         points.append(point)
         print(f"{setting}: {point['score']} at {point['mflops']} MFLOPs", file=sys.stderr, flush=True)
     await backends.close()
@@ -156,7 +156,7 @@ def figure(recorded: dict[str, Any], path: Path) -> None:
             name=f"{model} {strategy}", line={"width": width},
         )  # fmt: skip
     chart.update_layout(
-        title=f"Stage solve at T = {table['temperature']}: accuracy over measured compute, {recorded['examples']} examples",
+        title=f"Stage solve, T = {table['temperature']}: accuracy over compute, {recorded['examples']} examples",
         xaxis={"title": "MFLOPs per query", "type": "log"}, yaxis={"title": "exact match"}, template="plotly_white",
         width=1100, height=700,
     )  # fmt: skip
