@@ -12,11 +12,12 @@ import typer
 
 from api.command import bank, output
 from api.command.fleet import fleet_app
-from api.command.session import exported, opened_archive, run_here, settings_for
+from api.command.session import opened_archive, run_here, settings_for
 from env.spec.load import load_spec, spec_schema
 from planner.archive import StudyRecord
 from planner.archive.statuses import TERMINAL
 from planner.plans import PlanDocument
+from planner.plans.report import write_report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -252,7 +253,7 @@ def _finish(study: StudyRecord, home: Path | None, out: Path, as_json: bool) -> 
         if study.status != "done":
             output.err.print(f"[red]study {study.id} {study.status}[/]: {study.error or 'stopped on request'}")
             raise typer.Exit(1)
-        files = exported(archive, study.id, out)
+        files = write_report(archive, study.id, out)
         document = PlanDocument.model_validate(dict(archive.plans.get(study.id).document))
         if as_json:
             output.print_json({"study": study.id, "plan": document.model_dump(mode="json"), "files": files})

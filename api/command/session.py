@@ -10,7 +10,6 @@ from api.command.following import follow
 from api.settings import Settings
 from env.spec import StudySpec
 from planner.archive import Archive, StudyRecord, open_archive
-from planner.plans.report import write_report
 
 
 def settings_for(home: Path | None) -> Settings:
@@ -47,8 +46,3 @@ def run_here(
             assert spec is not None
             study = runtime.submit(spec)
         return follow(runtime.archive, study.id, quiet)
-
-
-def exported(archive: Archive, study_id: str, out: Path) -> list[Path]:
-    """Write plan.yaml, report.json and report.html of a finished study; returns their paths."""
-    return write_report(archive, study_id, out)

@@ -4,18 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.service import Service, ended, running_service, submit, tiny_spec, write_models
+from tests.api.service import Service, ended, service_with_models, submit, tiny_spec
 
 
 @pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for the whole folder."""
-    root = tmp_path_factory.mktemp("data")
-    write_models(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("APPORTION_DATA_ROOT", str(root))
-        with running_service(tmp_path_factory.mktemp("home")) as running:
-            yield running
+    with service_with_models(tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("home")) as running:
+        yield running
 
 
 @pytest.fixture(scope="package")

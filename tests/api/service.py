@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import pytest
 import uvicorn
 
 from api.app import create_app
@@ -45,6 +46,16 @@ def running_service(home: Path) -> Iterator[Service]:
                 yield Service(url, runtime, http)
             server.should_exit = True
             thread.join(timeout=10)
+
+
+@contextmanager
+def service_with_models(data: Path, home: Path) -> Iterator[Service]:
+    """A service whose data root holds two tiny checkpoints."""
+    write_models(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APPORTION_DATA_ROOT", str(data))
+        with running_service(home) as running:
+            yield running
 
 
 def write_models(root: Path) -> None:

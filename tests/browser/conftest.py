@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.api.service import Service, ended, running_service, submit, tiny_spec, write_models
+from tests.api.service import Service, ended, service_with_models, submit, tiny_spec
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
@@ -28,12 +28,8 @@ Open = Callable[..., Page]
 @pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for the whole folder."""
-    root = tmp_path_factory.mktemp("data")
-    write_models(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("APPORTION_DATA_ROOT", str(root))
-        with running_service(tmp_path_factory.mktemp("home")) as running:
-            yield running
+    with service_with_models(tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("home")) as running:
+        yield running
 
 
 @pytest.fixture(scope="package")

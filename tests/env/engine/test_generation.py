@@ -105,7 +105,9 @@ def test_very_different_lengths_share_a_batch(tiny_engine: Engine) -> None:
     short, long = [1, 9], [1] + [10] * 200
     jobs = [Job(short, Sampling(max_tokens=200), (0, 1)), Job(long, Sampling(max_tokens=50), (0,))]
     later = [Job([1, 8 + n], Sampling(max_tokens=3 * n + 1), (0, 1, 2)) for n in range(30)]
-    run(tiny_engine, jobs + later)
+    answers = run(tiny_engine, jobs + later)
+    assert [len(answer) for answer in answers] == [2, 1, *[3] * 30]
+    assert all(0 < len(draw.tokens) <= 3 * n + 1 for n, answer in enumerate(answers[2:]) for draw in answer)
 
 
 def test_a_context_that_ends_first_cuts_the_draw(tiny_engine: Engine) -> None:

@@ -75,6 +75,8 @@ def test_what_was_not_spent_can_be_reserved_again(archive: Archive, study: str) 
     archive.ledgers.reserve(study, "search", "a", "draws", 10, 10)
     archive.ledgers.settle(study, "search", "a", 0)
     archive.ledgers.reserve(study, "search", "b", "draws", 10, 10)
+    usage = archive.ledgers.usage(study, "search")
+    assert (usage.settled, usage.reserved) == (0, 10)
 
 
 def test_ledgers_and_studies_do_not_mix(archive: Archive, study: str) -> None:
