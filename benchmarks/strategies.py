@@ -4,9 +4,9 @@
     python -m benchmarks.strategies --markdown # the recorded run as the tables of docs/strategies.md
     python -m benchmarks.strategies --figure out/strategies.html
 
-Stage *solve* with gold expressions on model s (cascades go on to l), stage *retrieve* with m for strategies over sets of
-ids. All strategies of a stage run on the same examples and share draws, so that differences are paired; 95% intervals
-are BCa over examples. Costs are measured: what each query asked for, prompts counted once.
+Stage *solve* with gold expressions on model s (cascades go on to l), stage *retrieve* with m for strategies over sets
+of ids. All strategies of a stage run on the same examples and share draws, so that differences are paired; 95%
+intervals are BCa over examples. Costs are measured: what each query asked for, prompts counted once.
 """
 
 from __future__ import annotations

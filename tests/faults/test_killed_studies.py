@@ -76,7 +76,8 @@ def result(place: Place) -> Result:
 
 def settled(place: Place) -> Draws:
     with open_archive(place.archive) as archive, archive.engine.connect() as connection:
-        return {(r[0], r[1]) for r in connection.execute(text('select prompt_key, "index" from draws'))}
+        rows = connection.execute(text('select p.key, d."index" from draws d join prompts p on p.id = d.prompt_id'))
+        return {(bytes(key).hex(), index) for key, index in rows}
 
 
 def drawn(place: Place) -> list[tuple[str, int]]:
