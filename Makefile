@@ -23,7 +23,7 @@ demo: $(VENV)/.runtime     ## Run the main job: search, prove and export a plan 
 	$(BIN)/apportion demo
 
 test: $(VENV)/.development ## Pass the tests
-	$(BIN)/python -m pytest -m "not slow and not vllm"
+	$(BIN)/python -m pytest -m "not slow and not vllm" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/.development ## Kill tests and other minutes-long suites
 	$(BIN)/python -m pytest -m slow

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -167,7 +168,7 @@ def leader_probability(counts: Floats) -> Floats:
     Returns:
         One probability a row; 1 where one answer alone has votes.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _gauss_legendre()
     points = (nodes + 1) / 2
     leader = counts.argmax(1)
     top = counts[np.arange(len(counts)), leader]
@@ -179,6 +180,13 @@ def leader_probability(counts: Floats) -> Floats:
         product *= np.where(((votes > 0) & (answer != leader))[:, None], below, 1.0)
     result: Floats = product @ (weights / 2)
     return result
+
+
+@lru_cache(maxsize=1)
+def _gauss_legendre() -> tuple[Floats, Floats]:
+    """Nodes and weights; finding them takes longer than using them."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, weights
 
 
 class StoppingRule(ABC):
