@@ -93,7 +93,7 @@ def prompt_text(stage: str, user: str) -> str:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer the five checkpoints share: one token a word, decoded with single spaces."""
+    """The tokenizer all checkpoints share: one token a word, decoded with single spaces."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -45,8 +45,8 @@ class Case:
         self.answers = [[one.text for one in row] for row in drawn]
         self.right = [parse_number(text) == self.gold[n] for n, row in enumerate(self.answers) for text in row]
 
-    def ask(self, task: str, prompts: list[str], count: int = 1) -> list[list[str]]:
-        drawn = self.critic.sample(task, prompts, count, TEMPERATURE, most_tokens=112)
+    def ask(self, task: str, prompts: list[str], count: int = 1, temperature: float = TEMPERATURE) -> list[list[str]]:
+        drawn = self.critic.sample(task, prompts, count, temperature, most_tokens=112)
         return [[one.text for one in row] for row in drawn]
 
 
@@ -163,7 +163,7 @@ def test_a_revision_is_right_more_often_than_the_attempt(case: Case) -> None:
 @pytest.mark.parametrize("size", [4, 8])
 def test_a_fusion_is_not_worse_than_the_vote(case: Case, size: int) -> None:
     groups = [(n, row[at : at + size]) for n, row in enumerate(case.answers) for at in range(0, DRAWS, size)]
-    fused = case.ask("fuse", [fuse_prompt(case.users[n], group) for n, group in groups])
+    fused = case.ask("fuse", [fuse_prompt(case.users[n], group) for n, group in groups], temperature=1.0)
     voted = [vote([parse_number(text) for text in group]) == case.gold[n] for n, group in groups]
     hits = [parse_number(row[0]) == case.gold[n] for (n, _), row in zip(groups, fused, strict=True)]
     assert fmean(hits) > fmean(voted) - 0.05
