@@ -211,6 +211,7 @@ class Environment:
                 round(sum(call.prompt * call.prompts for call in drawn)),
                 round(sum(call.output * call.samples * call.prompts for call in drawn)),
                 calls,
+                tuple(key for key in query.asked if key != query.own_key),
                 self._seconds_of(query),
             )
         )

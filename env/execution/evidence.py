@@ -49,6 +49,9 @@ class StageOutcome:
     calls: tuple[Call, ...] = ()
     """What the strategy asked for, verifier and critic included."""
 
+    other_keys: tuple[str, ...] = ()
+    """Content keys of other prompts that it had draws of: the critic's, continued answers, another model's."""
+
     seconds: float | None = field(default=None, compare=False)
     """Measured time of these draws (and of the verifier on them), as if all were new; None where some were drawn by
     another process. A measurement and no part of the result: it differs between runs."""

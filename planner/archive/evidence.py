@@ -109,4 +109,5 @@ def evidence_of(row: EvidenceRow) -> ExampleEvidence:
 
 
 def _outcome(stored: Mapping[str, Any]) -> StageOutcome:
-    return StageOutcome(**{**stored, "calls": tuple(Call(**call) for call in stored.get("calls", ()))})
+    calls = tuple(Call(**call) for call in stored.get("calls", ()))
+    return StageOutcome(**{**stored, "calls": calls, "other_keys": tuple(stored.get("other_keys", ()))})

@@ -8,14 +8,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
+from env.strategies import STRATEGIES
 from planner.archive.sessions import Sessions
 from planner.archive.statuses import TERMINAL
 from planner.archive.tables import EvidenceRow, OriginRow, PlanRow, StudyRow, TrialRow, table_of
 
 _ROWS_AT_ONCE = 2000
 
-_WITHOUT_SCORES = frozenset({"vote", "union"})
-"""Strategies that are known to ask no verifier."""
+_WITHOUT_SCORES = frozenset(name for name, strategy in STRATEGIES.items() if "verifier" not in strategy.requires)
+"""Strategies that ask no verifier."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,13 @@ def _standing_trials() -> Select[Any]:
     return select(trials.study_id, trials.trial_no, trials.allocation).where(standing)
 
 
-def _keys(stages: Sequence[Mapping[str, str]]) -> Iterator[bytes]:
+def _keys(stages: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
     for stage in stages:
-        try:
-            yield bytes.fromhex(stage["prompt_key"])
-        except ValueError:
-            continue
+        for key in (stage["prompt_key"], *stage.get("other_keys", ())):
+            try:
+                yield bytes.fromhex(key)
+            except ValueError:
+                continue
 
 
 def _unfinished_origins(connection: Connection) -> Iterator[int]:

@@ -66,8 +66,8 @@ def an_allocation(strategy: str) -> Allocation:
     return Allocation.of({"solve": StageSetting("small", strategy, 2)})
 
 
-def record_trial(archive: Archive, study: str, strategy: str) -> None:
-    outcome = StageOutcome("solve", '"4"', a_key(1), 2, 2, 7, 6)
+def record_trial(archive: Archive, study: str, strategy: str, *other_keys: str) -> None:
+    outcome = StageOutcome("solve", '"4"', a_key(1), 2, 2, 7, 6, other_keys=other_keys)
     evidence = (ExampleEvidence("e", "scored", 1.0, 1.0, stages=(outcome,)),)
     result = replace(a_result(), allocation=an_allocation(strategy), evidence=evidence)
     number = len(archive.trials.list(study))
@@ -90,6 +90,12 @@ def test_draws_under_a_plan_go_by_force_only(filled: Archive) -> None:
     assert upkeep.prune(old, FULL, dry_run=False).draws == 2
     assert upkeep.prune(old, FULL, dry_run=False, force=True).draws == 2
     assert set(filled.bank.held([a_key(n) for n in range(9)])) == {a_key(3), a_key(4)}
+
+
+def test_what_a_strategy_asked_beside_its_own_prompt_is_evidence_too(filled: Archive) -> None:
+    record_trial(filled, "s1", "revise", a_key(2))
+    assert Upkeep(filled.engine).prune(Selection(model="small"), FULL, dry_run=False).draws == 0
+    assert set(filled.bank.held([a_key(1), a_key(2)])) == {a_key(1), a_key(2)}
 
 
 def test_scores_stay_while_a_plan_rests_on_a_verifier(filled: Archive) -> None:
