@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow test-vllm check lock models bench clean help
+.PHONY: demo test test-fleet test-slow test-vllm check lock models bench clean help
 
 help:           ## List the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -23,7 +23,10 @@ demo: $(VENV)/.runtime     ## Run the main job: search, prove and export a plan 
 	$(BIN)/apportion demo
 
 test: $(VENV)/.development ## Pass the tests
-	$(BIN)/python -m pytest -m "not slow and not vllm" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not vllm and not fleet" -n auto --maxprocesses 4 --dist loadfile
+
+test-fleet: $(VENV)/.development ## Model servers started, killed, frozen and swapped, on the torch engine: three minutes
+	$(BIN)/python -m pytest -m fleet
 
 test-slow: $(VENV)/.development ## Kill tests and other minutes-long suites
 	$(BIN)/python -m pytest -m slow

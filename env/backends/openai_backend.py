@@ -120,6 +120,11 @@ class OpenAIBackend:
         calls = self._open_calls()
         return _as_known(self._judgement(calls, number, one) for number, one in enumerate(requests))
 
+    def server_restarted(self) -> None:
+        """Whoever watches the server knows that it serves again; it is asked at once."""
+        if self._gate is not None:
+            self._gate.restarted()
+
     async def close(self) -> None:
         """Close the connections; later calls raise."""
         self._closed = True

@@ -87,6 +87,7 @@ class FleetBackend:
                     for one in failed:
                         yield Failed(one.position, f"{one.reason}; {error}")
                     return
+                backend.server_restarted()
                 open_ = [one.position for one in failed]
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Settled | Failed]:
@@ -124,5 +125,5 @@ class FleetBackend:
 
 
 def _server_gone(reason: str) -> bool:
-    """Whether a failure is the server's, not the request's: `OpenAIBackend` says so of what it retried to the end."""
-    return reason.endswith("attempts)")
+    """Whether a failure is the server's, not the request's: retried to the end, or not sent while it is down."""
+    return reason.endswith("attempts)") or "nothing is sent to it" in reason

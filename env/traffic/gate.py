@@ -161,6 +161,12 @@ class ServerGate:
             self._in_flight -= 1
             self._dispatch()
 
+    def restarted(self) -> None:
+        """Somebody who watches the server knows that it is back: close the circuit without waiting for a probe."""
+        with self._lock:
+            self._breaker.succeeded()
+            self._dispatch()
+
     async def _pay(self, retry: bool) -> None:
         """First attempts pay into the budget; a retry waits until it can be afforded."""
         with self._lock:

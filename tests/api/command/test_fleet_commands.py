@@ -27,7 +27,10 @@ from env.spec.load import validated_spec
 from tests.api.command.test_commands import small_study
 from tests.env.fleet.fleets import REPOSITORY, light_fleet, room_for, torch_fleet
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process trees are read from /proc")
+pytestmark = [
+    pytest.mark.fleet,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process trees are read from /proc"),
+]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,10 @@ from env.fleet.state import FleetState, Process, ServerState, StateFile
 from env.spec.pipeline import FleetModel
 from tests.env.fleet.fleets import light_fleet, room_for, torch_fleet, until, with_environment
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process trees are read from /proc")
+pytestmark = [
+    pytest.mark.fleet,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process trees are read from /proc"),
+]
 
 
 def sleepers(folder: Path, **environment: str) -> FleetFile:

@@ -26,7 +26,10 @@ from env.fleet.server import Server
 from env.fleet.state import StateFile, end_leftovers
 from tests.env.fleet.fleets import LIGHT, REPOSITORY, light_fleet, torch_fleet, until
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process trees are read from /proc")
+pytestmark = [
+    pytest.mark.fleet,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process trees are read from /proc"),
+]
 ASK = {"model": "xs", "prompt": [1, 5, 6], "max_tokens": 4}
 
 
