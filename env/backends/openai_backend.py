@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from env.backends._base import Draw, DrawRequest, Failed, ModelIdentity, ScoreRequest, Settled, continues
@@ -24,6 +24,8 @@ _ASKS = 4
 
 _SEED_SPAN = 2**31 - 2**20
 """Seeds stay below 2**31, which every server takes, with room for the draw index."""
+
+_TOLD_BY_THE_CLIENT = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 
 _Outcome = Settled | Failed
 
@@ -144,7 +146,7 @@ class OpenAIBackend:
         loop = asyncio.get_running_loop()
         if self._calls is None or self._loop is not loop:
             self._gate = gate_of(self._public_url, self._concurrency)
-            place = Place(self._model, self._base_url.rstrip("/").removesuffix("/v1"), self._tenant)
+            place = Place(self._model, self._base_url.rstrip("/"), self._tenant)
             self._calls = Calls(
                 self._client(), self._gate, place, self._limits, self._concurrency, self._dialect, self._habits
             )
@@ -152,16 +154,19 @@ class OpenAIBackend:
         return self._calls
 
     def _client(self) -> AsyncOpenAI:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, Omit
 
         from env.backends.openai_transport import open_http_client
 
+        # The client would tell every server about this machine and its Python.
+        untold = {f"X-Stainless-{name}": Omit() for name in _TOLD_BY_THE_CLIENT}
         net = 2 * self._limits.timeout_s  # only a second net: `Calls` keeps the time itself
         return AsyncOpenAI(
             base_url=self._base_url,
             api_key=self._api_key or "none",
             timeout=net,
             max_retries=0,
+            default_headers=cast("dict[str, str]", untold),
             http_client=open_http_client(self._base_url, self._concurrency, net),
         )
 

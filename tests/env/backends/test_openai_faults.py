@@ -41,6 +41,7 @@ async def test_refusals_are_not_tried_again_and_never_show_the_key() -> None:
     [one] = await failed(script, ask())
     assert len(script.asked) == 1
     assert script.headers[0]["authorization"] == f"Bearer {KEY}"
+    assert not {"x-stainless-os", "x-stainless-arch", "x-stainless-runtime-version"} & set(script.headers[0])
     assert KEY not in one.reason
     assert "401" in one.reason
 
