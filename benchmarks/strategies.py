@@ -143,17 +143,23 @@ def _name(point: Point) -> str:
 def figure(recorded: dict[str, Any], path: Path) -> None:
     """Accuracy over FLOPs of stage solve at the last temperature, one line a strategy."""
     import plotly.graph_objects as go
+    from plotly.colors import qualitative
 
     table = [t for t in recorded["tables"] if t["stage"] == "solve"][-1]
     chart = go.Figure()
-    for model, strategy in dict.fromkeys((p["model"], p["strategy"]) for p in table["points"]):
+    names = dict.fromkeys((p["model"], p["strategy"]) for p in table["points"])
+    for place, (model, strategy) in enumerate(names):
         own = [p for p in table["points"] if (p["model"], p["strategy"]) == (model, strategy)]
         if model == "s" and strategy != "vote":
             own = [next(p for p in table["points"] if p["strategy"] == "vote" and p["samples"] == 1), *own]
-        width = 4 if strategy == "vote" else 2
+        line = {
+            "width": 4 if strategy == "vote" else 2,
+            "color": qualitative.Dark24[place % 24],
+            "dash": ("solid", "dash", "dot")[place % 3] if strategy != "vote" else "solid",
+        }
         chart.add_scatter(
             x=[p["mflops"] for p in own], y=[p["score"] for p in own], mode="lines+markers",
-            name=f"{model} {strategy}", line={"width": width},
+            name=f"{model} {strategy}", line=line,
         )  # fmt: skip
     chart.update_layout(
         title=f"Stage solve, T = {table['temperature']}: accuracy over compute, {recorded['examples']} examples",
@@ -161,7 +167,7 @@ def figure(recorded: dict[str, Any], path: Path) -> None:
         width=1100, height=700,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    chart.write_html(path)
+    chart.write_html(path, config={"displayModeBar": False})
 
 
 def main() -> None:
