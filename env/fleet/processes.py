@@ -22,7 +22,7 @@ class ProcessMark:
         """The mark of a living process; None where there is none (a zombie is none)."""
         fields = _stat(pid)
         if fields is None:
-            return cls(pid, 0) if not Path("/proc/self/stat").exists() and _answers(pid) else None
+            return cls(pid, 0) if not Path("/proc/self/stat").exists() and process_exists(pid) else None
         return None if fields[0] == "Z" else cls(pid, int(fields[19]))
 
     @property
@@ -70,7 +70,8 @@ def _stat(pid: int) -> list[str] | None:
         return None
 
 
-def _answers(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Whether a process with that id runs on this host."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from dbos import DBOS
 
 from env.errors import ApportionError
+from env.fleet.processes import process_exists
 from planner.archive import Archive, WorkerRecord
 from planner.durable.workflows import STUDIES
 
@@ -26,17 +27,6 @@ def live_executors(workers: Iterable[WorkerRecord], now: datetime, host: str) ->
     """Executor ids of the workers that live: recent beat, and on this host a process that exists."""
     recent = now - timedelta(seconds=DEAD_SECONDS)
     return {w.executor_id for w in workers if w.last_beat >= recent and (w.host != host or process_exists(w.pid))}
-
-
-def process_exists(pid: int) -> bool:
-    """Whether a process with that id runs on this host."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def orphans(live: Collection[str]) -> list[str]:
