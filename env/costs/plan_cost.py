@@ -92,13 +92,3 @@ class PlanCost:
         if call.samples or not isinstance(model, JudgeModel):
             return call
         return replace(call, output=model.output_tokens, samples=model.samples)
-
-
-def model_parameters(pipeline: PipelineSpec) -> dict[str, float]:
-    """Active parameters of every model: stated, or counted from its checkpoint or architecture.
-
-    Raises:
-        CheckpointError: a checkpoint has no readable config.json and none are stated.
-        CostDataError: no catalogue entry of a name.
-    """
-    return {name: profile.active for name, profile in model_profiles(pipeline).items()}

@@ -102,7 +102,6 @@ class Environment:
         )
         for stage in self.pipeline.stages:
             await self._run_stage(stage, batch, drawing)
-        self._seconds_taken(drawing)
         # Estimation is plain computation on up to thousands of examples: keep it off the event loop.
         return await asyncio.to_thread(self._results, allocations, batch, origin, started)
 

@@ -12,8 +12,7 @@ from env.errors import TemplateError
 from env.execution.drawing import key_of
 from env.execution.evidence import CurvePoint
 from env.spec.stage import StageSpec
-from env.strategies import STRATEGIES, Candidate, Outcomes, ParallelStrategy, StagePlan
-from env.strategies._parallel import single_outcomes
+from env.strategies import STRATEGIES, Candidate, Outcomes, ParallelStrategy, StagePlan, single_outcomes
 from env.tasks.example import Example, JsonValue
 from env.tasks.parsers import from_canonical
 

@@ -14,8 +14,17 @@ from env.errors import ApportionError
 from env.execution.drawing import Drawing, Filled, Need, key_of, score_key_of
 from env.execution.reading import Reader
 from env.spec.stage import StageSpec
-from env.strategies import STRATEGIES, Ask, Candidate, Judge, ParallelStrategy, Procedure, StageRun
-from env.strategies._base import Reply, Request
+from env.strategies import (
+    STRATEGIES,
+    Ask,
+    Candidate,
+    Judge,
+    ParallelStrategy,
+    Procedure,
+    Reply,
+    Request,
+    StageRun,
+)
 
 Judgement = tuple[str, bool]
 """(verifier, whether partial answers are judged)."""

@@ -7,11 +7,13 @@ from env.strategies._base import (
     Knob,
     Outcomes,
     Procedure,
+    Reply,
+    Request,
     StagePlan,
     StageRun,
     Strategy,
 )
-from env.strategies._parallel import ParallelStrategy
+from env.strategies._parallel import ParallelStrategy, single_outcomes
 from env.strategies.asc import AdaptiveConsistency
 from env.strategies.beam import Beam
 from env.strategies.best_of_n import BestOfN
@@ -64,8 +66,11 @@ __all__ = [
     "Outcomes",
     "ParallelStrategy",
     "Procedure",
+    "Reply",
+    "Request",
     "StagePlan",
     "StageRun",
     "Strategy",
     "plurality_probabilities",
+    "single_outcomes",
 ]

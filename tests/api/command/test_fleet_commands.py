@@ -19,7 +19,7 @@ import yaml
 from typer.testing import CliRunner
 
 from api.command import app
-from env.costs.plan_cost import model_parameters
+from env.costs import PlanCost
 from env.fleet.load import load_fleet
 from env.fleet.processes import ProcessMark, group_members
 from env.spec import SpecError
@@ -237,7 +237,8 @@ def test_a_study_names_models_of_the_fleet_and_faults_are_found_before_it_runs(
     monkeypatch.setenv("APPORTION_FLEET", str(written(tmp_path, "xs", "s")))
     spec = validated_spec(on_fleet())
     plain = validated_spec(small_study())
-    assert model_parameters(spec.pipeline)["s"] == model_parameters(plain.pipeline)["s"]
+    priced, known = (PlanCost(one.pipeline, "flops").parameters["s"] for one in (spec, plain))
+    assert priced == known
 
 
 def test_a_study_runs_to_its_plan_on_a_fleet_that_takes_one_model_at_a_time(tmp_path: Path) -> None:
