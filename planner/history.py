@@ -51,6 +51,8 @@ class TrialView:
     measured_cost: float
     new_draws: int
     curves: Mapping[str, tuple[CurveEstimate, ...]] = field(default_factory=dict)
+    stage_scores: Mapping[str, float] = field(default_factory=dict)
+    """Mean score of a stage's own output, by stage, for stages that have a metric of their own."""
 
 
 @dataclass(frozen=True)
