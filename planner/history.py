@@ -54,6 +54,38 @@ class TrialView:
     stage_scores: Mapping[str, float] = field(default_factory=dict)
     """Mean score of a stage's own output, by stage, for stages that have a metric of their own."""
 
+    origin: str = ""
+    """Who proposed it (`Proposal.origin`); empty where nobody says."""
+
+    expected_score: float | None = None
+    """What its proposer expected of it."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a trial lies from the best one, over the examples both were scored on."""
+
+    mean: float
+    """Trial minus best: 0 or below."""
+
+    standard_error: float
+    """Of the mean of the paired differences."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether it is more than two standard errors."""
+        return self.mean < -2 * self.standard_error
+
+
+@dataclass(frozen=True)
+class PendingView:
+    """An accepted allocation without a score: not run yet, or no example could be scored."""
+
+    allocation: Allocation
+    origin: str
+    problem: str = ""
+    """Why it has no score, where it ran; as a model server or parser put it."""
+
 
 @dataclass(frozen=True)
 class RefusedView:
@@ -89,11 +121,14 @@ class History:
     refused: tuple[RefusedView, ...] = ()
     guidelines: tuple[Guideline, ...] = ()
     trials_left: int = 0
+    pending: tuple[PendingView, ...] = ()
+    differences: Mapping[int, Difference] = field(default_factory=dict)
+    """By trial number, for the best trials; empty where nobody computed them."""
 
     @property
     def tried(self) -> frozenset[Allocation]:
-        """Allocations that have run."""
-        return frozenset(trial.allocation for trial in self.trials)
+        """Allocations that have run or will."""
+        return frozenset((*(t.allocation for t in self.trials), *(p.allocation for p in self.pending)))
 
     @property
     def best(self) -> TrialView | None:

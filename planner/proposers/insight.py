@@ -11,6 +11,7 @@ from scipy.stats import norm
 from env.allocation import Allocation
 from planner.history import History, RefusedView
 from planner.proposers._base import Proposal, Reflection, Suggestions
+from planner.proposers.ablation import NOTHING, Ablation
 from planner.proposers.guidelines import insight_guidelines
 from planner.proposers.initial import initial_trials
 from planner.proposers.surrogate import Array, Observation, Surrogate, from_log, observations, to_log
@@ -32,9 +33,10 @@ class InsightProposer:
 
     kind = "insight"
 
-    def __init__(self, space: SearchSpace, seed: int) -> None:
+    def __init__(self, space: SearchSpace, seed: int, *, ablation: Ablation = NOTHING) -> None:
         self._space = space
         self._seed = seed
+        self._ablation = ablation
 
     async def initial(self, history: History) -> Suggestions:
         """See `Proposer.initial`."""
@@ -42,7 +44,7 @@ class InsightProposer:
 
     async def reflect(self, history: History) -> Reflection:
         """See `Proposer.reflect`."""
-        return Reflection(tuple(insight_guidelines(self._space, history)))
+        return Reflection(tuple(insight_guidelines(self._space, history, self._ablation)))
 
     async def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         """See `Proposer.propose`."""
