@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from env.allocation import Allocation, StageSetting
@@ -63,6 +63,10 @@ class SearchSpace:
     def price(self, stage: str, setting: StageSetting) -> float:
         """Predicted cost of one stage's setting per query."""
         return self._priced(stage)[setting]
+
+    def sizes(self, stage: str) -> Mapping[str, float]:
+        """How large a stage's candidate models are, by name: active parameters, or another measure that orders them."""
+        return {model: self.cost.parameters[model] for model in self.pipeline.stage(stage).models}
 
     def total(self, allocation: Allocation) -> float:
         """Predicted cost of an allocation per query."""

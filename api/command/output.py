@@ -30,6 +30,19 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
 
 
+def write_json(path: Path, value: Any) -> None:
+    """One JSON document as a file; its folder is made.
+
+    Raises:
+        ApportionError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ApportionError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def plain(value: Any) -> Any:
     """Records as JSON data."""
     if isinstance(value, Allocation):

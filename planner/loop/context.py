@@ -15,7 +15,7 @@ from env.spec import StudySpec
 from env.tasks.data import Splits, load_splits
 from planner.archive import Archive, ProposalRecord, TrialRecord
 from planner.history import CurveEstimate, Guideline, History, RefusedView, TrialView
-from planner.proposers import InsightProposer, Proposer, RandomProposer
+from planner.proposers import Ablation, InsightProposer, Proposer, RandomProposer
 from planner.space import SearchSpace
 
 CALL = "call"
@@ -65,7 +65,7 @@ class StudyContext:
             self.spec.seed,
             CostOptions.of(self.spec.budget.plan),
         )
-        self.insight = InsightProposer(self.space, self.spec.seed)
+        self.insight = InsightProposer(self.space, self.spec.seed, self.spec.proposer.batch)
         self.proposer = open_proposer(
             self.spec, self.space, os.environ if environ is None else environ, self.proposer_tokens_left
         )
@@ -196,7 +196,7 @@ def open_proposer(
         return AgentProposer(space, llm, spec.description, spec.seed, tokens_left)
     if kind == "random":
         return RandomProposer(space, spec.seed, spec.proposer.batch)
-    return InsightProposer(space, spec.seed)
+    return InsightProposer(space, spec.seed, spec.proposer.batch, ablation=Ablation.of(spec.proposer.ablate))
 
 
 def reference_allocation(space: SearchSpace) -> Allocation | None:
