@@ -82,7 +82,7 @@ def _problems(tables: list[Path], budgets: list[float], families: list[str], pip
         raise ApportionError(f"--budget is given {len(budgets)} times for {len(tables)} tables: once, or once for each")
     if budgets and not tables:
         raise ApportionError("--budget belongs to --table; simulated pipelines have budgets of their own")
-    limits = budgets * len(tables) if len(budgets) == 1 else budgets or [math.inf] * len(tables)
+    limits: list[float | None] = [*(budgets * len(tables) if len(budgets) == 1 else budgets)] or [None] * len(tables)
     found = [table_problem(path, limit) for path, limit in zip(tables, limits, strict=True)]
     names = list(FAMILIES) if "all" in families or not (families or tables) else families
     unknown = [name for name in names if name not in FAMILIES]

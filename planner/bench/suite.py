@@ -60,13 +60,14 @@ def family_problems(families: Iterable[str], count: int, first: int = 0) -> list
     return [ProblemRef(name, family=name, seed=first + i) for name in families for i in range(count)]
 
 
-def table_problem(path: Path, limit: float) -> ProblemRef:
-    """A recorded table within a budget per query, in the unit of its costs.
+def table_problem(path: Path, limit: float | None) -> ProblemRef:
+    """A recorded table within a budget per query, in the unit of its costs; all of it where there is none.
 
     Raises:
         TableError: it cannot be read, or no row fits the budget.
     """
     table = read_table(path)
+    limit = max(row.cost for row in table.rows) if limit is None else limit
     TableProblem(table, limit)
     return ProblemRef(table.name, table=str(path), limit=limit)
 

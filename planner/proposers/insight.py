@@ -17,6 +17,7 @@ from planner.proposers.observations import from_log, observations
 from planner.proposers.spending import NewDraws
 from planner.proposers.stage_tables import Array, StageTables
 from planner.proposers.surrogate import Surrogate
+from planner.proposers.threads import one_thread
 from planner.space import SearchSpace
 
 SHORTLIST = 240
@@ -78,6 +79,10 @@ class InsightProposer:
 
     async def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         """See `Proposer.propose`."""
+        with one_thread():
+            return self._proposed(history, count, refused)
+
+    def _proposed(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         taken = history.tried | {r.allocation for r in refused if r.allocation is not None}
         surrogate = self._surrogate(history)
         near = self._single_changes(history) if self._ablation.without_insight_3 else None
