@@ -42,6 +42,7 @@ from env.embedded import ledger_examples
 from env.embedded.prompts import TEMPERATURE, read_prompt
 from env.execution.drawing import Drawing, Need
 from env.execution.progress import no_progress
+from env.garbage import collect_seldom
 from planner.archive import open_archive
 
 CASES = {"single": 1, "samples": 8}
@@ -76,6 +77,7 @@ class Run:
 def main() -> None:
     """Run the benchmark and print its JSON."""
     options = _options()
+    collect_seldom()  # as the commands do; both sides gain
     if options.base_url:
         servers = [_measure(Server(options.base_url, options.model, "given by URL"), options)]
     else:
