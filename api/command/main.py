@@ -13,6 +13,7 @@ import typer
 from api.command import bank, bench, output
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
+from env.garbage import collect_seldom
 from env.spec.load import load_spec, spec_schema
 from planner.archive import StudyRecord
 from planner.archive.statuses import TERMINAL
@@ -36,6 +37,12 @@ Home = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for plan.yaml, report.json and report.html.")]
 StudyId = Annotated[str, typer.Argument(help="A study's id, the start of it, or its name.")]
+
+
+@app.callback()
+def prepare() -> None:
+    """Set the process up, whichever command runs."""
+    collect_seldom()
 
 
 @app.command()
