@@ -27,7 +27,7 @@ OPTIMA = 96
 NEIGHBOURS = 3
 """Best trials whose changes of one stage are candidates in a larger space."""
 
-AT_RANDOM = 2000
+AT_RANDOM = 500
 
 
 @dataclass(frozen=True)
