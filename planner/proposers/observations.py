@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from env.allocation import Allocation
-from planner.history import TrialView
+from planner.history import PastStudy, TrialView
+from planner.space import SearchSpace
 
 OFFSET = 0.05
 """Added to a score before its logarithm is taken: scores near 0 differ by noise, which must not be magnified."""
@@ -30,6 +31,9 @@ MAX_TRIALS = 80
 
 MAX_OBSERVATIONS = 160
 
+MAX_PAST = 80
+"""Observations of earlier studies, together."""
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -46,6 +50,15 @@ class Observation:
 
     stage: int | None = None
     """The stage whose own score it is, by position; None for the score of the end."""
+
+    study: str = ""
+    """The earlier study it comes from; empty for this one."""
+
+    level: str = ""
+    """Observations with equal levels share what is not told by `allocation`: the task, and other stages' settings."""
+
+    matched: tuple[bool, ...] | None = None
+    """By stage, whether the allocation's setting is what was seen; None where all are."""
 
 
 def observations(trials: Sequence[TrialView], curves: bool = True) -> list[Observation]:
@@ -77,6 +90,39 @@ def observations(trials: Sequence[TrialView], curves: bool = True) -> list[Obser
             if known is None or _noise(known) > _noise(observation):
                 seen[observation.allocation, None] = observation
     return list(seen.values())[:MAX_OBSERVATIONS]
+
+
+def past_observations(past: Sequence[PastStudy], space: SearchSpace) -> list[Observation]:
+    """What earlier studies say about stages that this one has too, by name, with a model in common.
+
+    Trials and points of their curves; of each study the best and the newest. Settings of stages that this study does
+    not have become part of the level.
+    """
+    names = [stage.name for stage in space.pipeline.stages]
+    anywhere = {name: space.settings[name][0] for name in names}
+    models = {stage.name: set(stage.models) for stage in space.pipeline.stages}
+    found: list[Observation] = []
+    for study in past:
+        shared = {
+            n
+            for n in names
+            if any(n in t.allocation.stages and t.allocation[n].model in models[n] for t in study.trials)
+        }
+        for observation in observations(study.trials)[: MAX_PAST // max(1, len(past))] if shared else ():
+            own = observation.allocation
+            if observation.stage is not None:
+                continue
+            rest = tuple((n, s) for n, s in own.settings if n not in shared)
+            found.append(
+                replace(
+                    observation,
+                    allocation=Allocation.of({n: own[n] if n in shared else anywhere[n] for n in names}),
+                    study=study.study_id,
+                    level=f"{study.study_id} {rest}",
+                    matched=tuple(n in shared for n in names),
+                )
+            )
+    return found
 
 
 def _kept(trials: Sequence[TrialView]) -> list[TrialView]:

@@ -57,6 +57,9 @@ class Spreads:
     carry: float = 0.0
     """Share of what earlier stages are worth that shows in a stage's own score."""
 
+    trust: float = 0.0
+    """Correlation of what settings are worth here with what they were worth in an earlier study."""
+
 
 @dataclass(frozen=True)
 class Kernels:

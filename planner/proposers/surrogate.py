@@ -7,6 +7,7 @@ logarithm of the score that product is a sum, which a few trials a stage are eno
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 
@@ -37,16 +38,28 @@ MOST_SAMPLED = 5
 """Hypotheses that joint draws come from, and that a screening looks at."""
 
 
-def _hypotheses(carries: Sequence[float]) -> tuple[Spreads, ...]:
-    """Pipelines whose models differ much or little, whose samples pay much or little, with and without interaction."""
+CARRIES = (0.0, 1.0)
+"""Whether a stage's own score holds what the stages before are worth: tried where there are such scores."""
+
+TRUSTS = (0.0, 0.6, 0.95)
+"""How far earlier studies may be like this one: tried where there are any."""
+
+
+def hypotheses(stage_scores: bool = False, past: bool = False) -> tuple[Spreads, ...]:
+    """Pipelines whose models differ much or little, whose samples pay much or little, with and without interaction.
+
+    Args:
+        stage_scores: whether stages' own scores are seen.
+        past: whether earlier studies are.
+    """
+    spreads = product(
+        (0.6, 1.3), (0.6, 1.3), (0.03, 0.12), (0.005,) if past else (0.002, 0.01),
+        CARRIES if stage_scores else (0.0,), TRUSTS if past else (0.0,),
+    )  # fmt: skip
     return tuple(
-        Spreads(0.12 * models, 0.15 * models, 0.15 * samples, 0.12 * samples, joint, own, carry)
-        for models, samples, joint, own, carry in product((0.6, 1.3), (0.6, 1.3), (0.03, 0.12), (0.002, 0.01), carries)
+        Spreads(0.12 * models, 0.15 * models, 0.15 * samples, 0.12 * samples, joint, own, carry, trust)
+        for models, samples, joint, own, carry, trust in spreads
     )
-
-
-HYPOTHESES = _hypotheses((0.0,))
-HYPOTHESES_WITH_STAGE_SCORES = _hypotheses((0.0, 1.0))
 
 
 class Surrogate:
@@ -55,7 +68,7 @@ class Surrogate:
     The log-score is a level, plus for each stage what its model is worth with one sample (insight 1), plus what more
     samples gain (insight 2), plus what the stages' settings do together (insight 3), plus what one allocation has for
     itself. Worth grows with the logarithm of the model's size by a slope that is the stage's own. The gain is a
-    random function of ``x = 1 / sqrt(k)`` that is 0 at k = 1. How strong each part is, is averaged over `HYPOTHESES`
+    random function of ``x = 1 / sqrt(k)`` that is 0 at k = 1. How strong each part is, is averaged over `hypotheses`
     by their marginal likelihood (Rasmussen and Williams 2006, eq. 2.30 and 5.8). Where stages have scores of their
     own, these are further observations: a stage's part of the sum and something of its own, and perhaps the parts of
     the stages before.
@@ -75,20 +88,22 @@ class Surrogate:
         joint: bool = True,
     ) -> None:
         self.tables = tables or StageTables(space)
-        staged = any(o.stage is not None for o in data)
-        hypotheses = HYPOTHESES_WITH_STAGE_SCORES if staged else HYPOTHESES
+        tried = hypotheses(any(o.stage is not None for o in data), any(o.study for o in data))
         if not joint:
-            hypotheses = tuple(
-                Spreads(h.slope, h.model, h.gain, h.bend, 0.0, h.own, h.carry) for h in hypotheses if h.joint < 0.1
-            )
+            tried = tuple(dict.fromkeys(replace(h, joint=0.0) for h in tried))
         x = self.tables.places([o.allocation for o in data])
         self._evidence = _Evidence(data, x, self.tables) if data else None
-        self.posteriors = tuple(Posterior(h, self._evidence) for h in hypotheses)
+        self.posteriors = tuple(Posterior(h, self._evidence) for h in tried)
         logs = np.array([p.log_evidence for p in self.posteriors])
         weights = np.exp(logs - logs.max())
         self.weights: Array = weights / weights.sum()
 
-    def likely(self, most: int = len(HYPOTHESES_WITH_STAGE_SCORES)) -> list[tuple[Posterior, float]]:
+    @property
+    def trust(self) -> float:
+        """How far earlier studies are believed, after what was seen: expected correlation with this one, 0 to 1."""
+        return float(sum(w * p.spreads.trust for p, w in zip(self.posteriors, self.weights, strict=True)))
+
+    def likely(self, most: int | None = None) -> list[tuple[Posterior, float]]:
         """Posteriors that carry weight, and their weights, which sum to 1; likeliest first."""
         order = [i for i in np.argsort(-self.weights) if self.weights[i] > LEAST_WEIGHT][:most]
         total = float(self.weights[order].sum())
@@ -147,6 +162,14 @@ class _Evidence:
         self.x = x
         stage = np.array([-1 if o.stage is None else o.stage for o in data])
         self.end = stage < 0
+        matched = np.array([o.matched or (True,) * x.shape[1] for o in data], dtype=bool).reshape(x.shape)
+        self._matched = matched.astype(np.float64)
+        self.whole = self.end & matched.all(axis=1)
+        """End scores of known allocations."""
+        study, level = np.array([o.study for o in data]), np.array([o.level for o in data])
+        self.same_study = study[:, None] == study[None, :]
+        self.level = (level[:, None] == level[None, :]) & np.outer(self.end, self.end)
+        self.here = study == ""
         position = np.arange(x.shape[1])
         self.of_stage = (stage[:, None] == position[None, :]).astype(np.float64)
         self._before = (stage[:, None] > position[None, :]).astype(np.float64)
@@ -158,12 +181,16 @@ class _Evidence:
         scale = 1 / (np.maximum(scores, 0.0) + OFFSET)
         own, shared = (np.array([getattr(o, name) for o in data]) * scale for name in ("noise", "shared"))
         trial = np.array([o.trial for o in data])
-        of_one = (trial[:, None] == trial[None, :]) & (trial[:, None] >= 0)
+        of_one = (trial[:, None] == trial[None, :]) & (trial[:, None] >= 0) & self.same_study
         self.noise = np.diag(own**2 + JITTER) + np.where(of_one, np.outer(shared, shared), 0.0)
 
     def shares(self, carry: float) -> Array:
         """How much of each stage's part an observation holds, shape (n, stages)."""
-        return np.where(self.end[:, None], 1.0, self.of_stage + carry * self._before)
+        return np.where(self.end[:, None], self._matched, self.of_stage + carry * self._before)
+
+    def alike(self, trust: float) -> Array:
+        """Correlation between studies of what settings are worth, shape (n, n)."""
+        return np.where(self.same_study, 1.0, trust)
 
 
 class _Together:
@@ -189,13 +216,14 @@ class _Ends:
             self._cross = [tables.kernels(i, x[:, i], evidence.x[:, i]) for i in stages]
             self._cross_together = _Together(self._cross, x, evidence.x)
 
-    def cross(self, spreads: Spreads, shares: Array) -> Array:
+    def cross(self, posterior: Posterior) -> Array:
         """Prior covariance with the observations, shape (n, observations)."""
         assert self.evidence is not None
-        total = (VAGUE + self._cross_together.covariance(spreads)) * self.evidence.end[None, :]
+        spreads, seen = posterior.spreads, self.evidence
+        total = self._cross_together.covariance(spreads) * seen.whole[None, :]
         for i, kernels in enumerate(self._cross):
-            total += kernels.worth(spreads) * shares[None, :, i]
-        return np.asarray(total)
+            total += kernels.worth(spreads) * posterior.shares[None, :, i]
+        return np.asarray(total * posterior.trusts[None, :] + VAGUE * (seen.end & seen.here)[None, :])
 
     def variance(self, spreads: Spreads) -> Array:
         """Prior variance, shape (n,)."""
@@ -230,13 +258,14 @@ class Posterior:
         if evidence is None:
             return
         self.shares = evidence.shares(spreads.carry)
-        covariance = evidence.noise + np.outer(evidence.end, evidence.end) * (
-            VAGUE + evidence.together.covariance(spreads)
-        )
+        self.trusts = np.where(evidence.here, 1.0, spreads.trust)
+        alike = evidence.alike(spreads.trust)
+        covariance = evidence.noise + VAGUE * evidence.level
+        covariance += np.outer(evidence.whole, evidence.whole) * alike * evidence.together.covariance(spreads)
         values = evidence.values
         for i, kernels in enumerate(evidence.kernels):
             worth, of_stage = kernels.worth(spreads), evidence.of_stage[:, i]
-            covariance = covariance + worth * np.outer(self.shares[:, i], self.shares[:, i])
+            covariance = covariance + alike * worth * np.outer(self.shares[:, i], self.shares[:, i])
             if of_stage.any():
                 covariance += np.outer(of_stage, of_stage) * (VAGUE + DISCORD**2 * worth)
             values = values - self.shares[:, i] * evidence.means[i]
@@ -254,7 +283,7 @@ class Posterior:
         variance = ends.variance(self.spreads)
         if ends.evidence is None:
             return ends.mean, variance
-        cross = ends.cross(self.spreads, self.shares)
+        cross = ends.cross(self)
         explained = (self.reduce(cross.T) ** 2).sum(axis=0)
         return ends.mean + cross @ self.weights, np.clip(variance - explained, 1e-10, None)
 
@@ -262,7 +291,7 @@ class Posterior:
         """Joint draws of log-scores, shape (count, n)."""
         mean, covariance = ends.mean, ends.covariance(self.spreads)
         if ends.evidence is not None:
-            cross = ends.cross(self.spreads, self.shares)
+            cross = ends.cross(self)
             reduced = self.reduce(cross.T)
             mean, covariance = mean + cross @ self.weights, covariance - reduced.T @ reduced
         root = np.linalg.cholesky(covariance + 10 * JITTER * np.eye(len(mean)))
@@ -285,7 +314,7 @@ class Additive:
         self._covariances: list[Array] = []
         self._reduced: list[Array] = []
         if evidence is not None:
-            cross = VAGUE * evidence.end.astype(np.float64)
+            cross = VAGUE * (evidence.end & evidence.here).astype(np.float64)
             self._level += float(cross @ posterior.weights)
             self._reduced.append(posterior.reduce(cross)[:, None])
         for i, places in enumerate(settings):
@@ -293,7 +322,7 @@ class Additive:
             self._covariances.append(tables.kernels(i, places, places).worth(posterior.spreads))
             if evidence is not None:
                 kernels = tables.kernels(i, places, evidence.x[:, i])
-                cross = kernels.worth(posterior.spreads) * posterior.shares[None, :, i]
+                cross = kernels.worth(posterior.spreads) * (posterior.shares[:, i] * posterior.trusts)[None, :]
                 self._means[-1] = self._means[-1] + cross @ posterior.weights
                 self._reduced.append(posterior.reduce(cross.T))
 
