@@ -45,6 +45,16 @@ class BackendPool:
                 self._open[model] = _open(spec, self._tenant)
         return self._open[model]
 
+    def serve_as(self, model: str, variant: str) -> None:
+        """Serve a fleet's model by a variant of it that answers alike, from the next time its backend is opened.
+
+        Raises:
+            KeyError: there is no such model.
+        """
+        spec = self._models[model]
+        assert isinstance(spec, FleetModel)
+        self._models[model] = spec.model_copy(update={"model": variant})
+
     @property
     def load_seconds(self) -> float:
         """How long calls so far waited for model servers to load: time that is no inference."""
@@ -76,7 +86,9 @@ def _open(spec: ServedModel, tenant: str) -> Backend:
                 timeout_s=spec.timeout_s,
                 max_retries=spec.max_retries,
                 concurrency=spec.concurrency,
-                dialect=Dialect(spec.api, spec.label, spec.scores, spec.continues, spec.missing_usage),
+                dialect=Dialect(
+                    spec.api, spec.label, spec.scores, spec.continues, spec.missing_usage, spec.rewards, spec.steps
+                ),
                 tenant=tenant,
             )
         case ReplayModel():
