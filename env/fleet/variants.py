@@ -44,9 +44,9 @@ def variant_of(models: Mapping[str, FleetModelSpec], name: str) -> FleetModelSpe
     Raises:
         FleetError: no such model, or a knob's value that its ``search`` does not list.
     """
-    base, _, suffix = name.partition(MARK)
+    base, mark, suffix = name.partition(MARK)
     model = models[base]
-    return model.model_copy(update=_knobs(base, model, suffix)) if suffix else model
+    return model.model_copy(update=_knobs(base, model, suffix)) if mark else model
 
 
 def knobs_of(models: Mapping[str, FleetModelSpec], name: str) -> dict[str, object]:
@@ -55,8 +55,8 @@ def knobs_of(models: Mapping[str, FleetModelSpec], name: str) -> dict[str, objec
     Raises:
         FleetError: see `variant_of`.
     """
-    base, _, suffix = name.partition(MARK)
-    return _knobs(base, models[base], suffix) if suffix else {}
+    base, mark, suffix = name.partition(MARK)
+    return _knobs(base, models[base], suffix) if mark else {}
 
 
 def variants(file: FleetFile, name: str, knobs: Iterable[str]) -> dict[str, dict[str, object]]:

@@ -16,7 +16,18 @@ from typing import Any
 import pytest
 import yaml
 
-from env.backends import Backend, Draw, DrawRequest, Failed, Message, OpenAIBackend, Sampling, Settled, TorchBackend
+from env.backends import (
+    Backend,
+    Draw,
+    DrawRequest,
+    Failed,
+    Message,
+    OpenAIBackend,
+    Sampling,
+    ScoreRequest,
+    Settled,
+    TorchBackend,
+)
 from env.embedded import checkpoint_path, ledger_examples
 from env.embedded.prompts import retrieve_prompt
 from env.fleet import Fleet
@@ -177,6 +188,42 @@ async def test_an_engine_frozen_behind_a_healthy_page_is_found_and_replaced(flee
     assert not group_members(first.pid)
     await drawn(backend, DrawRequest(prompts(1)[0], Sampling(max_tokens=4), (1,)))
     await backend.close()
+
+
+@pytest.mark.asyncio
+async def test_a_verifiers_scores_through_vllms_endpoints_are_the_torch_engines(tmp_path: Path) -> None:
+    close_shared_fleets()
+    served = vllm_fleet(tmp_path, "s").spec.models["s"].model_dump(mode="json", exclude_unset=True)
+    judge = served | {"checkpoint": "embedded:verifier", "runner": "pooling"}
+    file = vllm_fleet(tmp_path, models={"judge": judge})
+    requests = [
+        ScoreRequest((*prompt, Message("assistant", f"w{n} = 7")), partial)
+        for n, prompt in enumerate(prompts(4))
+        for partial in (False, True)
+    ]
+
+    async def scores(backend: Backend) -> list[float]:
+        found = [outcome async for outcome in backend.score(requests)]
+        assert all(isinstance(one, Settled) for one in found), found
+        values = {one.position: one.draws[0].score for one in found}
+        await backend.close()
+        return [float(values[place] or 0.0) for place in range(len(requests))]
+
+    expected = await scores(TorchBackend(checkpoint_path("verifier"), "cpu"))
+    assert len({round(score, 3) for score in expected}) > 1
+    asked: list[dict[str, Any]] = [
+        {"api": "classify"},
+        {"api": "classify", "scores": "logit"},
+        {"api": "pooling"},
+        {"api": "reward", "rewards": "outcome"},
+    ]
+    for how in asked:
+        backend = FleetBackend(file, FleetModel.model_validate({"backend": "fleet", "model": "judge"} | how))
+        found = await scores(backend)
+        differences = [abs(one - other) for one, other in zip(found, expected, strict=True)]
+        print(f"\n{how}: largest difference {max(differences):.2e}")
+        assert max(differences) < 1e-3, how
+    close_shared_fleets()
 
 
 @pytest.mark.asyncio
