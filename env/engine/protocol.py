@@ -194,7 +194,7 @@ class ClassifyRequest(BaseModel):
         if isinstance(given, str):
             return [given]
         if given and isinstance(given[0], int):
-            return [given]  # type: ignore[return-value]
+            return [given]
         return given or []  # type: ignore[return-value]
 
     @property

@@ -64,7 +64,10 @@ def write_report(archive: Archive, study_id: str, out: Path) -> list[Path]:
 
 
 def _fleet_file(document: PlanDocument) -> dict[str, str]:
-    """A fleet file that serves the plan's models with the knobs the search chose; nothing where no fleet is set."""
+    """A fleet file that serves the plan's models with the knobs the search chose.
+
+    Nothing where no fleet is set, or its file no longer has these models: the plan still says what served them.
+    """
     if not document.engines:
         return {}
     # Imported here: only studies on a fleet need one.
@@ -75,7 +78,11 @@ def _fleet_file(document: PlanDocument) -> dict[str, str]:
         return {}
     names = list(dict.fromkeys(engine.served for engine in document.engines))
     head = f"# Serves the plan of study {document.provenance.study_id}: apportion fleet up fleet.yaml\n"
-    return {"fleet.yaml": head + yaml.safe_dump(plan_file(configured_fleet(), names), sort_keys=False)}
+    try:
+        content = plan_file(configured_fleet(), names)
+    except ApportionError:
+        return {}
+    return {"fleet.yaml": head + yaml.safe_dump(content, sort_keys=False)}
 
 
 def report_data(

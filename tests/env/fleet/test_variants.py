@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from env.costs.profiles import model_profiles
 from env.fleet.backend import FleetBackend
 from env.fleet.errors import FleetError
 from env.fleet.load import FleetFile, fleet_of, load_fleet
+from env.fleet.picking import compare_variants
 from env.fleet.planning import serve_line
 from env.fleet.shared import SharedFleet
+from env.fleet.tune import Workload
 from env.fleet.variants import base_name, knobs_of, plan_file, variant_name, variants
 from env.spec import SpecError
 from env.spec.check import check_study
 from env.spec.load import validated_spec
 from env.spec.pipeline import FleetModel
 from env.spec.variants import with_variants
+from tests.env.fleet.fleets import light_fleet
 
 SEARCH: dict[str, Any] = {
     "quantisation": [None, "fp8"],
@@ -249,6 +253,22 @@ def test_the_plans_fleet_file_serves_its_variants_and_nothing_else(file: FleetFi
     ours, theirs = serve_line(file, "s@fp8.seqs64"), serve_line(served, "s")
     assert theirs == ours.replace("s@fp8.seqs64", "s")
     assert list(plan_file(file, ["s@fp8", "s@plain"])["models"]) == ["s-fp8", "s-plain"]
+
+
+@pytest.mark.fleet
+@pytest.mark.asyncio
+async def test_where_no_variant_starts_the_comparison_says_why_of_each(tmp_path: Path) -> None:
+    models = {
+        "s": {"checkpoint": "embedded:s", "memory": "1GiB", "overhead": "600MiB", "search": {"max_num_seqs": [1, 2]}}
+    }
+    broken = [sys.executable, "-c", "raise SystemExit('no such flag')"]
+    file = light_fleet(tmp_path, models=models, executable=broken)
+    fleet = SharedFleet(file)
+    with pytest.raises(FleetError, match=r"(?s)no variant could be measured.*s@seqs1: .*s@seqs2: "):
+        await compare_variants(file, fleet, variants(file, "s", ["max_num_seqs"]), Workload(2, 1, 1, 8))
+    with pytest.raises(FleetError, match="do not fit the context"):
+        await compare_variants(file, fleet, variants(file, "s", ["max_num_seqs"]), Workload(prompt_tokens=10**6))
+    fleet.close()
 
 
 def test_a_verifier_is_started_with_vllms_pooling_runner(tmp_path: Path) -> None:
