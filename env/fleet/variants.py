@@ -96,6 +96,7 @@ def plan_file(file: FleetFile, names: Sequence[str]) -> dict[str, Any]:
     bases = [base_name(name) for name in names]
     served: dict[str, Any] = {}
     for name, base in zip(names, bases, strict=True):
+        file.model(name)  # with its error where there is no such model
         model = {**raw["models"][base], **knobs_of(file.spec.models, name)}
         for unfinished in ("search", "tune"):
             model.pop(unfinished, None)

@@ -11,13 +11,11 @@ from typing import Literal
 from env.allocation import Allocation
 from env.errors import ApportionError
 from env.execution.evidence import ExampleEvidence
-from env.spec.pipeline import FleetModel
 from planner.archive import TrialRecord
 from planner.evidence import Choice, Contender, choose, compare, contender, mean_interval, pareto
 from planner.loop.context import StudyContext, reference_allocation
-from planner.loop.engines import settle_engines, settled_engines
+from planner.loop.engines import plan_engines, settle_engines
 from planner.plans.document import (
-    EngineLine,
     FrontPoint,
     GuidelineLine,
     IntervalPublic,
@@ -152,7 +150,7 @@ def _document(
         search_examples=len(subject.scores),
         test_score=test,
         test_failed=record.failed,
-        engines=_engines(context, subject.allocation),
+        engines=plan_engines(context, subject.allocation),
         rivals=rivals,
         pareto=[
             FrontPoint(trial_no=c.trial_no, allocation=c.allocation.to_json(), predicted_cost=c.cost, score=c.score)
@@ -168,51 +166,6 @@ def _document(
         remarks=remarks,
         provenance=_provenance(context),
     )
-
-
-def _engines(context: StudyContext, allocation: Allocation) -> list[EngineLine]:
-    """How the fleet serves the plan's models; none where they are not the fleet's."""
-    pipeline, settled = context.spec.pipeline, settled_engines(context)
-    used: dict[str, FleetModel] = {}
-    for stage, setting in allocation.settings:
-        spec = pipeline.stage(stage)
-        for name in (setting.model, spec.verifier, spec.critic):
-            model = pipeline.models.get(name) if name is not None else None
-            if isinstance(model, FleetModel):
-                used.setdefault(str(name), model)
-    if not used:
-        return []
-    # Imported here: only studies on a fleet need one.
-    from env.fleet.load import configured_fleet
-    from env.fleet.planning import serve_line
-    from env.fleet.variants import knobs_of
-
-    lines: list[EngineLine] = []
-    for name, model in used.items():
-        engine = settled.get(name, {})
-        served = str(engine.get("variant", model.model))
-        try:
-            file = configured_fleet()
-            knobs, command = knobs_of(file.spec.models, served), serve_line(file, served)
-        except ApportionError as error:
-            # The study is done and its plan stands, whatever became of the fleet file in the meantime.
-            knobs, command = dict(engine.get("knobs", {})), f"not known any more: {error}"
-        rates = {
-            n: figures["tokens_per_second"]
-            for n, figures in engine.get("measured", {}).items()
-            if "error" not in figures
-        }
-        lines.append(
-            EngineLine(
-                model=name,
-                served=served,
-                knobs=knobs,
-                tokens_per_second={n: rate["median"] for n, rate in rates.items()},
-                not_told_apart=list(engine.get("not_told_apart", [])),
-                command=command,
-            )
-        )
-    return lines
 
 
 def _rivals(

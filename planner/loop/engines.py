@@ -9,9 +9,12 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+from env.allocation import Allocation
+from env.errors import ApportionError
 from env.spec import StudySpec
-from env.spec.pipeline import FleetModel
+from env.spec.pipeline import FleetModel, JudgeModel, PipelineSpec
 from planner.loop.context import StudyContext
+from planner.plans.document import EngineLine
 
 EVENT = "engines"
 """Kind and key of the event that keeps what was measured and chosen; whoever resumes the study reads it."""
@@ -47,6 +50,54 @@ def settled_engines(context: StudyContext) -> Mapping[str, Any]:
     """What was chosen; empty where nothing is open or nothing was chosen yet."""
     event = context.archive.events.latest(context.study_id, EVENT)
     return {} if event is None else dict(event.payload["engines"])
+
+
+def plan_engines(context: StudyContext, allocation: Allocation) -> list[EngineLine]:
+    """How the fleet serves a plan's models, verifiers and critics included; none where they are not the fleet's."""
+    used = _fleet_models(context.spec.pipeline, allocation)
+    if not used:
+        return []
+    settled = settled_engines(context)
+    return [_line(name, model, settled.get(name, {})) for name, model in used.items()]
+
+
+def _fleet_models(pipeline: PipelineSpec, allocation: Allocation) -> dict[str, FleetModel]:
+    """The fleet's models that an allocation asks, by the pipeline's names."""
+    found: dict[str, FleetModel] = {}
+    for stage, setting in allocation.settings:
+        spec = pipeline.stage(stage)
+        for named in (setting.model, spec.verifier, spec.critic, *(str(value) for _, value in setting.knobs)):
+            model = pipeline.models.get(named or "")
+            name = model.model if isinstance(model, JudgeModel) else named
+            model = pipeline.models.get(name or "")
+            if name is not None and isinstance(model, FleetModel):
+                found.setdefault(name, model)
+    return found
+
+
+def _line(name: str, model: FleetModel, engine: Mapping[str, Any]) -> EngineLine:
+    # Imported here: only studies on a fleet need one.
+    from env.fleet.load import configured_fleet
+    from env.fleet.planning import serve_line
+    from env.fleet.variants import knobs_of
+
+    served = str(engine.get("variant", model.model))
+    try:
+        file = configured_fleet()
+        file.model(served)
+        knobs, command = knobs_of(file.spec.models, served), serve_line(file, served)
+    except ApportionError as error:
+        # The study is done and its plan stands, whatever became of the fleet file in the meantime.
+        knobs, command = dict(engine.get("knobs", {})), f"not known any more: {error}"
+    measured = {n: figures for n, figures in engine.get("measured", {}).items() if "error" not in figures}
+    return EngineLine(
+        model=name,
+        served=served,
+        knobs=knobs,
+        tokens_per_second={n: figures["tokens_per_second"]["median"] for n, figures in measured.items()},
+        not_told_apart=list(engine.get("not_told_apart", [])),
+        command=command,
+    )
 
 
 async def _settle(spec: StudySpec, name: str, model: FleetModel) -> dict[str, Any]:

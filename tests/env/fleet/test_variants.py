@@ -253,6 +253,8 @@ def test_the_plans_fleet_file_serves_its_variants_and_nothing_else(file: FleetFi
     ours, theirs = serve_line(file, "s@fp8.seqs64"), serve_line(served, "s")
     assert theirs == ours.replace("s@fp8.seqs64", "s")
     assert list(plan_file(file, ["s@fp8", "s@plain"])["models"]) == ["s-fp8", "s-plain"]
+    with pytest.raises(FleetError, match="no model 'gone'"):
+        plan_file(file, ["gone"])
 
 
 @pytest.mark.fleet
