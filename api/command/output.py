@@ -89,7 +89,9 @@ def studies_table(studies: list[StudyRecord]) -> Table:
 
 def trials_table(trials: list[TrialRecord]) -> Table:
     """Trials with score, error and cost."""
-    table = Table("no", "split", "allocation", "score", "± SE", "cost per query", "new draws", "failed")
+    table = Table(
+        "no", "split", "allocation", "score", "± SE", "cost per query", "new draws", "failed", "seconds", "loads"
+    )
     for t in trials:
         table.add_row(
             str(t.trial_no),
@@ -100,6 +102,8 @@ def trials_table(trials: list[TrialRecord]) -> Table:
             amount(t.predicted_cost, t.unit),
             f"{t.spend.new_draws:,}",
             str(t.failed) if t.failed else "",
+            f"{t.spend.seconds:.1f} s",
+            f"{t.spend.load_seconds:.1f} s" if t.spend.load_seconds else "",
         )
     return table
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from env.backends import Backend, Draw, DrawRequest, Failed, Message, Sampling, ScoreRequest, Settled
 from env.backends.pool import Backends
+from env.backends.waits import Span, Waits, covered, measured_waits, without
 from env.bank import PromptKey, SampleBank, draw_key, score_key
 from env.errors import ApportionError
 from env.execution.progress import MARKS, Mark, Progress, ProgressSink
@@ -50,7 +51,17 @@ class Drawing:
         self._progress = progress
         self.seconds: dict[PromptKey, dict[int, float]] = {}
         """Of the draws made, by index: their share of the time their model was asked, by tokens generated. Models asked
-        side by side slow each other down, and their times overlap."""
+        side by side slow each other down, and their times overlap. Waits for servers to load, and for the turns of
+        others, are no part of it."""
+
+        self.load_seconds: dict[str, float] = {}
+        """By model: how long its calls waited for loads of servers that they caused."""
+
+        self.asking: list[Span] = []
+        """When models were asked."""
+
+        self.waiting: list[Span] = []
+        """When calls waited for servers."""
 
     async def fill(self, stage: str, needs: Mapping[PromptKey, Need]) -> Filled:
         """Make the bank hold the wanted draws, model by model side by side.
@@ -152,23 +163,37 @@ class Drawing:
             marks.append((seconds, done))
             self._progress(Progress(stage, model, done, len(keys), settled, seconds, tuple(marks)))
 
-        async for outcome in outcomes:
-            done += 1
-            if isinstance(outcome, Failed):
-                filled.failures[keys[outcome.position]] = outcome.reason
-            if outcome.draws:
-                # A request that failed in part keeps what it drew: the next run asks for the rest only.
-                draws = tuple(replace(draw, origin=self._origin) for draw in outcome.draws)
-                buffer[keys[outcome.position]] = made[keys[outcome.position]] = draws
-                waiting += len(draws)
-            if waiting >= FLUSH_DRAWS or time.monotonic() - flushed > FLUSH_SECONDS:
-                await flush()
-        self._share_time(time.monotonic() - started, made)
+        with measured_waits() as waits:
+            async for outcome in outcomes:
+                done += 1
+                if isinstance(outcome, Failed):
+                    filled.failures[keys[outcome.position]] = outcome.reason
+                if outcome.draws:
+                    # A request that failed in part keeps what it drew: the next run asks for the rest only.
+                    draws = tuple(replace(draw, origin=self._origin) for draw in outcome.draws)
+                    buffer[keys[outcome.position]] = made[keys[outcome.position]] = draws
+                    waiting += len(draws)
+                if waiting >= FLUSH_DRAWS or time.monotonic() - flushed > FLUSH_SECONDS:
+                    await flush()
+        self._share_time(self._timed(model, started, waits), made)
         await flush()
         if new == settled:
             return made
         # Another process settled one of these draws first, and the first one stays.
         return await asyncio.to_thread(self._bank.held, keys)
+
+    def _timed(self, model: str, started: float, waits: Waits) -> float:
+        """Seconds for which a model was asked since ``started``; what it waited for is entered apart."""
+        asked = without((started, time.monotonic()), waits.spans)
+        self.asking += asked
+        self.waiting += waits.spans
+        self.load_seconds[model] = self.load_seconds.get(model, 0.0) + waits.load_seconds
+        return covered(asked)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Clock time in which calls waited for servers and no model was asked."""
+        return covered([*self.asking, *self.waiting]) - covered(self.asking)
 
     def _share_time(self, elapsed: float, made: Mapping[PromptKey, Sequence[Draw]]) -> None:
         weights = {(key, draw.index): max(1, draw.output_tokens) for key, draws in made.items() for draw in draws}

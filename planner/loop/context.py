@@ -57,6 +57,9 @@ class StudyContext:
         self.splits: Splits = load_splits(self.spec.data)
         self._pool = BackendPool(self.spec.pipeline.models, tenant=study_id)
         self.backends: Backends = backends or self._pool
+        self.owns_backends = backends is None
+        """Whether models are served as the spec says."""
+
         self.environment = Environment(
             self.spec.pipeline,
             self.spec.budget.plan.unit,
@@ -75,6 +78,10 @@ class StudyContext:
         """Release backends and the proposer."""
         await self.proposer.close()
         await self._pool.close()
+
+    def serve_as(self, model: str, variant: str) -> None:
+        """See `BackendPool.serve_as`."""
+        self._pool.serve_as(model, variant)
 
     # What the archive says ---------------------------------------------------------------------------------------
 
