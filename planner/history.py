@@ -56,6 +56,16 @@ class TrialView:
 
 
 @dataclass(frozen=True)
+class PendingView:
+    """An accepted allocation without a score: not run yet, or no example could be scored."""
+
+    allocation: Allocation
+    origin: str
+    problem: str = ""
+    """Why it has no score, where it ran; as a model server or parser put it."""
+
+
+@dataclass(frozen=True)
 class RefusedView:
     """A proposal that review refused."""
 
@@ -89,11 +99,12 @@ class History:
     refused: tuple[RefusedView, ...] = ()
     guidelines: tuple[Guideline, ...] = ()
     trials_left: int = 0
+    pending: tuple[PendingView, ...] = ()
 
     @property
     def tried(self) -> frozenset[Allocation]:
-        """Allocations that have run."""
-        return frozenset(trial.allocation for trial in self.trials)
+        """Allocations that have run or will."""
+        return frozenset((*(t.allocation for t in self.trials), *(p.allocation for p in self.pending)))
 
     @property
     def best(self) -> TrialView | None:

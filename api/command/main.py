@@ -13,9 +13,10 @@ import typer
 from api.command import bank, output
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
-from env.spec.load import load_spec, spec_schema
+from env.spec.load import spec_schema
 from planner.archive import StudyRecord
 from planner.archive.statuses import TERMINAL
+from planner.check import load_spec
 from planner.plans import PlanDocument
 from planner.plans.report import write_report
 
@@ -41,7 +42,9 @@ StudyId = Annotated[str, typer.Argument(help="A study's id, the start of it, or 
 def demo(
     out: Out = Path("out/demo"),
     home: Home = None,
-    proposer: Annotated[str | None, typer.Option(help="agent, insight or random; default: auto.")] = None,
+    proposer: Annotated[
+        str | None, typer.Option(help="agent, insight, random or another (docs/proposers.md); default: auto.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Run the bundled three-stage study on the embedded models and write its plan and report."""
@@ -50,7 +53,7 @@ def demo(
     with output.explained_errors():
         spec = demo_spec()
         if proposer is not None:
-            from env.spec.load import validated_spec
+            from planner.check import validated_spec
 
             raw = spec.model_dump(mode="json")
             spec = validated_spec({**raw, "proposer": {**raw["proposer"], "kind": proposer}})

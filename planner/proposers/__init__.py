@@ -1,15 +1,19 @@
-"""Suggests allocations: the LLM agent, the insight policy and chance, behind one interface."""
+"""Suggests allocations: the LLM agent, the insight policy, their rivals and others' own, behind one interface."""
 
 from planner.proposers._base import Exchange, Proposal, Proposer, Reflection, Suggestions
 from planner.proposers.insight import InsightProposer
 from planner.proposers.random_proposer import RandomProposer
+from planner.proposers.registry import ProposerSetup, open_proposer, proposer_kinds
 
 __all__ = [
     "Exchange",
     "InsightProposer",
     "Proposal",
     "Proposer",
+    "ProposerSetup",
     "RandomProposer",
     "Reflection",
     "Suggestions",
+    "open_proposer",
+    "proposer_kinds",
 ]
