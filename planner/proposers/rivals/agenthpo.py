@@ -43,6 +43,8 @@ class AgentHpoProposer(LlmRival):
 
     async def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         """See `Proposer.propose`; one call for each allocation, none after a call that failed."""
+        if self._exhausted(history):
+            return Suggestions(())
         proposals: list[Proposal] = []
         exchanges: list[Exchange] = []
         running = [short(p.allocation) for p in history.pending]

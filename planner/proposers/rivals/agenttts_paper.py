@@ -62,7 +62,7 @@ class AgentTtsPaperProposer(LlmRival):
 
     async def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         """See `Proposer.propose`. Without an LLM call where scores hardly differ."""
-        if count < 1:
+        if count < 1 or self._exhausted(history):
             return Suggestions(())
         if self._hardly_differ(history):
             return Suggestions(tuple(self._explore(history, count, refused)))

@@ -61,6 +61,11 @@ class LlmRival(ABC):
         """See `Proposer.close`."""
         await self._client.close()
 
+    def _exhausted(self, history: History) -> bool:
+        """Whether everything the budget buys has run or will, so that an LLM has nothing to be asked for."""
+        known = len(history.tried)
+        return self._space.size(known + 1) <= known
+
     async def _ask_proposals(
         self, template: str, trials: Sequence[TrialView], count: int, **values: object
     ) -> tuple[tuple[Proposal, ...], Exchange]:

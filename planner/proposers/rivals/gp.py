@@ -14,10 +14,12 @@ class GpProposer(OptunaProposer):
     """Bayesian optimisation by a Gaussian process: Matern 5/2, a length scale for each parameter.
 
     It maximises the log expected improvement times the probability of being within budget (Gardner et al. 2014), for
-    which a second process learns the budget constraint. Scores are taken as noisy. Defaults of Optuna otherwise.
+    which a second process learns the budget constraint. Scores are taken as noisy. A batch is spread by a constant
+    liar; Optuna's own way with open trials takes ten times as long. Defaults of Optuna otherwise.
     """
 
     kind = "gp"
+    lies = True
     max_asks = 12
 
     def _sampler(self, seed: int) -> BaseSampler:

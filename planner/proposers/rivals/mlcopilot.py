@@ -61,7 +61,7 @@ class MlCopilotProposer(LlmRival):
 
     async def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         """See `Proposer.propose`."""
-        if count < 1:
+        if count < 1 or self._exhausted(history):
             return Suggestions(())
         found, exchange = await self._ask_proposals(
             "mlcopilot_suggest.j2",

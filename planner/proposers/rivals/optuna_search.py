@@ -38,13 +38,18 @@ class OptunaProposer(Rival):
     allowed (an ordered whole number) and each knob; what has one value only is left out. Knobs that mean nothing to a
     setting are told at their first choice. A suggestion over budget is told to the sampler as infeasible, with its
     constraint value and the mean of the scores so far (which the samplers need and which says nothing), and the
-    sampler is asked again; a suggestion known already stays open, which keeps both samplers away from it. Nothing is
-    moved to an allocation nearby. After `max_asks` useless answers chance takes what is left of the batch and says so.
+    sampler is asked again. Nothing is moved to an allocation nearby. A suggestion that has no score yet, or is known
+    already, stays open or is told a score (`lies`), either of which sends the sampler elsewhere. After `max_asks`
+    useless answers chance takes what is left of the batch and says so.
 
     A study is built anew for every call, from the history alone: a search resumed after a crash goes on as if nothing
     had happened. What was infeasible in an earlier call is therefore forgotten, and learnt again from trials near the
-    budget. Accepted allocations without a score are open trials to the sampler.
+    budget.
     """
+
+    lies = False
+    """Whether allocations without a score are told the mean score ("constant liar", Ginsbourger et al. 2010), for
+    samplers that are slow with open trials."""
 
     max_asks = 60
     """Useless answers in one call before chance takes over; each costs a fit of the sampler's model."""
@@ -68,18 +73,19 @@ class OptunaProposer(Rival):
 
     def _propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         known = known_allocations(history, refused)
+        scores = {t.allocation: t.score for t in history.trials}
+        neutral = _neutral(history)
         proposals: list[Proposal] = []
         useless = 0
         if self._parameters:
             study = self._study(history, refused)
             while len(proposals) < count and useless < self.max_asks:
                 trial, allocation = self._ask(study)
-                cost = self._space.total(allocation) / self._space.limit - 1
-                if self._space.faults(allocation):
-                    useless += 1
-                    trial.set_constraint(CONSTRAINT, cost)
-                    study.tell(trial, _neutral(history))
-                elif allocation in known:
+                over = bool(self._space.faults(allocation))
+                if over or self.lies:
+                    trial.set_constraint(CONSTRAINT, self._excess(allocation))
+                    study.tell(trial, scores.get(allocation, neutral))
+                if over or allocation in known:
                     useless += 1
                 else:
                     known.add(allocation)
@@ -101,23 +107,28 @@ class OptunaProposer(Rival):
         )
         tried = [(t.allocation, t.score) for t in history.trials]
         refusals = [r.allocation for r in history.refused if r.allocation is not None]
-        tried += [(a, _neutral(history)) for a in dict.fromkeys(refusals) if self._is_over_budget(a)]
+        without = [a for a in dict.fromkeys(refusals) if self._is_over_budget(a)]
+        without += [view.allocation for view in history.pending] if self.lies else []
+        tried += [(a, _neutral(history)) for a in without]
         for allocation, score in tried:
             study.add_trial(
                 create_trial(
                     params=self._values(allocation),
                     distributions=self._parameters,
                     value=score,
-                    constraints={CONSTRAINT: self._space.total(allocation) / self._space.limit - 1},
+                    constraints={CONSTRAINT: self._excess(allocation)},
                 )
             )
-        for view in history.pending:
+        for view in () if self.lies else history.pending:
             study.add_trial(
                 create_trial(
                     state=TrialState.RUNNING, params=self._values(view.allocation), distributions=self._parameters
                 )
             )
         return study
+
+    def _excess(self, allocation: Allocation) -> float:
+        return self._space.total(allocation) / self._space.limit - 1
 
     def _is_over_budget(self, allocation: Allocation) -> bool:
         faults = self._space.faults(allocation)

@@ -25,7 +25,7 @@ class ZeroShotProposer(LlmRival):
 
     async def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         """See `Proposer.propose`."""
-        if count < 1:
+        if count < 1 or self._exhausted(history):
             return Suggestions(())
         named = lines(short(a) for a in sorted(history.tried))
         found, exchange = await self._ask_proposals(
