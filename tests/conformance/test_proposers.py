@@ -242,34 +242,37 @@ class CutOff(Exception):
     pass
 
 
-class Cut(InProcessSteps):
-    """Stops for good behind one step, as a crash would."""
+class Recorded(InProcessSteps):
+    """Keeps what each step gave, as a durable queue does, and may stop for good behind one of them."""
 
-    def __init__(self, last: str) -> None:
+    def __init__(self, results: dict[str, Any], last: str = "") -> None:
+        self._results = results
         self._last = last
 
     async def run(self, name: str, step: Any, *args: object) -> Any:
-        result = await super().run(name, step, *args)
+        if name not in self._results:
+            self._results[name] = await super().run(name, step, *args)
         if name == self._last:
             raise CutOff
-        return result
+        return self._results[name]
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_study_cut_off_goes_on_as_if_nothing_had_happened(kind: str, archive: Archive, tmp_path: Path) -> None:
-    spec = study_spec(kind, 12 if kind != "gp" else 14)
-    with (
-        ScriptedLlm(competent(SearchSpace(spec))) as llm,
-        open_archive(f"sqlite:///{tmp_path / 'whole.db'}") as whole,
-    ):
+    spec = study_spec(kind)
+    space = SearchSpace(spec)
+    with ScriptedLlm(competent(space)) as llm, open_archive(f"sqlite:///{tmp_path / 'whole.db'}") as whole:
         await run_study(spec, whole, "s1", environ(llm), DiceBackends())
+        expected = [(t.trial_no, t.allocation, t.score) for t in whole.trials.list("s1", "search")]
         archive.studies.create("s1", spec.name, spec.model_dump(mode="json"), spec.seed)
+        results: dict[str, Any] = {}
         context = StudyContext(archive, "s1", environ(llm), DiceBackends())
         with pytest.raises(CutOff):
-            await run_loop(context, Cut("execute-1"))
+            await run_loop(context, Recorded(results, "execute-1"))
         await context.close()
-        assert 0 < len(archive.trials.list("s1", "search")) < len(whole.trials.list("s1", "search"))
-        await run_study(spec, archive, "s1", environ(llm), DiceBackends())
-        expected = [(t.trial_no, t.allocation, t.score) for t in whole.trials.list("s1", "search")]
+        assert 0 < len(archive.trials.list("s1", "search")) < len(expected)
+        context = StudyContext(archive, "s1", environ(llm), DiceBackends())
+        await run_loop(context, Recorded(results))
+        await context.close()
     assert [(t.trial_no, t.allocation, t.score) for t in archive.trials.list("s1", "search")] == expected

@@ -72,24 +72,30 @@ class Wording:
             "stage": stage.name,
             "samples": {"from": allowed[0], "to": allowed[-1]} if contiguous else list(allowed),
             **({"knobs": {name: list(choices) for name, choices in stage.knobs.items()}} if stage.knobs else {}),
-            "models": [
-                {"model": model, "parameters": float(f"{self._space.cost.parameters[model]:.4g}"), "cost": cost}
-                for model in stage.models
-                for cost in [self._costs(stage, model)]
-            ],
+            "models": [self._model(stage, model) for model in stage.models],
         }
 
-    def _costs(self, stage: StageSpec, model: str) -> dict[str, list[float]]:
-        """``strategy: [fixed, each sample]``; every cost model is linear in the samples above its floor at 0."""
-        costs: dict[str, list[float]] = {}
-        for strategy in stage.strategies:
-            high, higher = (
-                self._space.cost.stage(stage, StageSetting(model, strategy, k)) / self._scale
-                for k in (10**6, 2 * 10**6)
-            )
-            each = (higher - high) / 10**6
-            costs[strategy] = [float(f"{high - each * 10**6:.6g}"), float(f"{each:.6g}")]
-        return costs
+    def _model(self, stage: StageSpec, model: str) -> dict[str, object]:
+        plain = {g: self._line(stage, StageSetting(model, g, 1)) for g in stage.strategies}
+        first = stage.strategies[0]
+        per_unit: dict[str, list[float]] = {}
+        for knob in stage.tokens.per:
+            fixed, each = self._line(stage, StageSetting(model, first, 1, ((knob, 1),)))
+            per_unit[knob] = [_figures(fixed - plain[first][0]), _figures(each - plain[first][1])]
+        return {
+            "model": model,
+            "parameters": _figures(self._space.cost.parameters[model]),
+            "cost": {g: [_figures(part) for part in line] for g, line in plain.items()},
+            **({"per_unit": per_unit} if per_unit else {}),
+        }
+
+    def _line(self, stage: StageSpec, setting: StageSetting) -> tuple[float, float]:
+        """``(fixed, each sample)``; every cost model is linear in the samples above its floor at 0."""
+        high, higher = (
+            self._space.cost.stage(stage, setting.with_samples(k)) / self._scale for k in (10**6, 2 * 10**6)
+        )
+        each = (higher - high) / 10**6
+        return high - each * 10**6, each
 
 
 def short(allocation: Allocation) -> dict[str, str]:
@@ -116,3 +122,8 @@ def most_telling(trials: Sequence[TrialView], count: int) -> list[TrialView]:
     recent = [t for t in trials if t.trial_no not in kept]
     kept |= {t.trial_no for t in recent[max(0, len(recent) - (count - len(kept))) :]}
     return [t for t in trials if t.trial_no in kept]
+
+
+def _figures(value: float) -> float:
+    # Scaled costs lie near 1; what is left of a difference of equal ones is no cost.
+    return float(f"{round(value, 9):.6g}")

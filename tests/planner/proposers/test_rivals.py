@@ -55,8 +55,8 @@ async def test_what_learns_from_scores_finds_better_allocations_than_chance(kind
 
 @pytest.mark.asyncio
 async def test_the_gaussian_process_finds_better_allocations_than_chance() -> None:
-    found = best(await search("gp", THREE, 20))
-    chance = [best(await search("random", THREE, 20, seed)) for seed in range(9)]
+    found = best(await search("gp", THREE, 16))
+    chance = [best(await search("random", THREE, 16, seed)) for seed in range(9)]
     assert found > np.median(chance)
 
 
