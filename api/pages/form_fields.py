@@ -123,7 +123,9 @@ class _Walk:
         if "properties" in schema and self._is_flat(schema):
             return self.group(path, name, label, schema)
         bare, nullable = self._without_null(schema)
-        kind, choices = ("choice", _OFFERED[path]()) if path in _OFFERED else _kind(bare)
+        kind, choices = _kind(bare)
+        if path in _OFFERED:
+            kind, choices = "choice", _OFFERED[path]()
         return FormField(
             path=path,
             name=name,
