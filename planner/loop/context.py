@@ -14,8 +14,10 @@ from env.execution import Environment, Progress
 from env.spec import StudySpec
 from env.tasks.data import Splits, load_splits
 from planner.archive import Archive, ProposalRecord, TrialRecord
-from planner.history import CurveEstimate, Guideline, History, RefusedView, TrialView
-from planner.proposers import Ablation, InsightProposer, Proposer, RandomProposer
+from planner.history import CurveEstimate, Guideline, History, PendingView, RefusedView, TrialView
+from planner.loop.experience import past_tasks
+from planner.proposers import Ablation, InsightProposer, Proposer, ProposerSetup, open_proposer
+from planner.proposers.registry import may_ask_llm
 from planner.space import SearchSpace
 
 CALL = "call"
@@ -68,11 +70,27 @@ class StudyContext:
             self.spec.seed,
             CostOptions.of(self.spec.budget.plan),
         )
-        self.insight = InsightProposer(self.space, self.spec.seed, self.spec.proposer.batch)
-        self.proposer = open_proposer(
-            self.spec, self.space, os.environ if environ is None else environ, self.proposer_tokens_left
-        )
+        self.ablation = Ablation.of(self.spec.proposer.ablate)
+        self.insight = InsightProposer(self.space, self.spec.seed, self.spec.proposer.batch, ablation=self.ablation)
+        self.proposer = self._open_proposer(os.environ if environ is None else environ)
         self._last_event = 0.0
+
+    def _open_proposer(self, environ: Mapping[str, str]) -> Proposer:
+        # Imported here: only studies with an LLM need its client.
+        from planner.proposers.agent import resolve_llm
+
+        kind = self.spec.proposer.kind
+        setup = ProposerSetup(
+            self.space,
+            self.spec.seed,
+            self.spec.proposer.batch,
+            self.spec.description,
+            resolve_llm(self.spec.proposer, environ) if may_ask_llm(kind) else None,
+            self.proposer_tokens_left,
+            self.ablation,
+            lambda: past_tasks(self.archive, self.study_id),
+        )
+        return open_proposer(kind, setup)
 
     async def close(self) -> None:
         """Release backends and the proposer."""
@@ -108,13 +126,14 @@ class StudyContext:
             Guideline(g.round, g.insight, g.text, g.stage, g.structured)
             for g in self.archive.guidelines.list(self.study_id)
         ]
-        return History(
-            round_,
-            tuple(_view(t) for t in self.trials() if t.score is not None),
-            tuple(refused),
-            tuple(guidelines),
-            self.trials_left(),
+        trials = tuple(_view(t) for t in self.trials() if t.score is not None)
+        scored = {trial.allocation for trial in trials}
+        pending = tuple(
+            PendingView(p.allocation, p.origin)
+            for p in self.accepted()
+            if p.allocation is not None and p.allocation not in scored
         )
+        return History(round_, trials, tuple(refused), tuple(guidelines), self.trials_left(), pending)
 
     def taken(self) -> set[Allocation]:
         """Allocations that ran or are accepted."""
@@ -179,31 +198,6 @@ class StudyContext:
             )
 
         return sink
-
-
-def open_proposer(
-    spec: StudySpec, space: SearchSpace, environ: Mapping[str, str], tokens_left: Callable[[], int]
-) -> Proposer:
-    """The proposer a spec asks for; ``auto`` is the agent where an LLM is configured, else insight.
-
-    Raises:
-        ApportionError: the agent is asked for by name and no LLM is configured.
-    """
-    # Imported here: only studies with an agent need an LLM client.
-    from planner.proposers.agent import AgentProposer, resolve_llm
-
-    kind = spec.proposer.kind
-    llm = resolve_llm(spec.proposer, environ) if kind in ("auto", "agent") else None
-    if kind == "agent" and llm is None:
-        raise ApportionError(
-            "proposer.kind is agent but no LLM is configured: set proposer.model (and base_url, api_key_env) or "
-            "APPORTION_LLM_MODEL, APPORTION_LLM_BASE_URL and OPENAI_API_KEY"
-        )
-    if llm is not None:
-        return AgentProposer(space, llm, spec.description, spec.seed, tokens_left)
-    if kind == "random":
-        return RandomProposer(space, spec.seed, spec.proposer.batch)
-    return InsightProposer(space, spec.seed, spec.proposer.batch, ablation=Ablation.of(spec.proposer.ablate))
 
 
 def reference_allocation(space: SearchSpace) -> Allocation | None:

@@ -19,6 +19,9 @@ MAX_ATTEMPTS = 2
 MAX_LLM_FAILURES = 3
 """Rounds in a row without a usable reply after which the LLM is not asked again in this study."""
 
+GUIDED = frozenset({"agent", "insight"})
+"""Proposers for which the insight policy writes the guidelines they leave out; a rival is measured by its own."""
+
 
 class Phases:
     """What each node of the graph does. Results are plain JSON; everything else is in the archive."""
@@ -33,7 +36,12 @@ class Phases:
         context.archive.studies.set_proposer(context.study_id, context.proposer.kind)
         if not self._reviewed(0, 0):
             suggestions = await context.proposer.initial(context.history(0))
+            self._charge("initial", suggestions.exchanges)
             self._review(0, 0, suggestions, context.trials_left())
+        if not self._accepted_in(0) and not self._reviewed(0, MAX_ATTEMPTS):
+            # An LLM that is down when a study begins must not end it.
+            filled = await context.insight.initial(context.history(0))
+            self._review(0, MAX_ATTEMPTS, _filling(filled), context.trials_left())
         return self._accepted_in(0)
 
     async def execute(self, round_: int) -> int:
@@ -107,7 +115,7 @@ class Phases:
             guidelines = reflection.guidelines
             self._charge(f"reflect-{round_}", reflection.exchanges)
             self._store_exchanges(round_, -1, reflection.exchanges)
-        if not guidelines and context.proposer.kind != "random":
+        if not guidelines and context.proposer.kind in GUIDED:
             guidelines = (await context.insight.reflect(history)).guidelines
         context.archive.guidelines.record(
             *(
@@ -143,13 +151,7 @@ class Phases:
     ) -> Suggestions:
         context = self._context
         if attempt >= MAX_ATTEMPTS or not self._llm_usable(round_):
-            filled = await context.insight.propose(history, room, refused)
-            return Suggestions(
-                tuple(
-                    Proposal(p.allocation, "fill", f"insight policy fills in: {p.reason}", p.expected_score)
-                    for p in filled.proposals
-                )
-            )
+            return _filling(await context.insight.propose(history, room, refused))
         suggestions = await context.proposer.propose(history, room, refused)
         self._charge(f"propose-{round_}-{attempt}", suggestions.exchanges)
         return suggestions
@@ -163,12 +165,10 @@ class Phases:
 
     def _llm_usable(self, round_: int) -> bool:
         """Whether the proposer should still be asked; one without an LLM always should."""
-        if self._context.proposer.kind != "agent":
-            return True
-        answered = {p.round: False for p in self._context.proposals() if p.llm_model is not None and p.round < round_}
-        for p in self._context.proposals():
-            if p.origin == "agent" and p.round in answered:
-                answered[p.round] = True
+        calls = [p for p in self._context.proposals() if p.llm_model is not None and p.round < round_]
+        answered = {p.round: False for p in calls}
+        # Guidelines (attempt -1) are no allocations: an LLM that gives only those is of no use.
+        answered |= {p.round: True for p in calls if p.attempt >= 0 and p.verdict == "accepted"}
         recent = [answered[r] for r in sorted(answered)][-MAX_LLM_FAILURES:]
         return len(recent) < MAX_LLM_FAILURES or any(recent)
 
@@ -241,3 +241,13 @@ class Phases:
                 for i, exchange in enumerate(exchanges)
             )
         )
+
+
+def _filling(suggestions: Suggestions) -> Suggestions:
+    """What the insight policy suggests in the proposer's place, marked as such."""
+    return Suggestions(
+        tuple(
+            Proposal(p.allocation, "fill", f"insight policy fills in: {p.reason}", p.expected_score)
+            for p in suggestions.proposals
+        )
+    )
