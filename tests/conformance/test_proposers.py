@@ -77,13 +77,11 @@ async def test_equal_histories_give_equal_suggestions_to_a_proposer_just_opened(
         await old.propose(past(space, 6), 3, ())
         first = await old.propose(past(space, 12), 3, ())
         await old.close()
-        for seed, same in ((3, True), (4, False)):
-            new = open_proposer(kind, setup(space, llm.base_url, seed=seed))
-            again = await new.propose(past(space, 12), 3, ())
-            assert first.proposals
-            if same:
-                assert again.proposals == first.proposals
-            await new.close()
+        new = open_proposer(kind, setup(space, llm.base_url))
+        again = await new.propose(past(space, 12), 3, ())
+        await new.close()
+    assert first.proposals
+    assert again.proposals == first.proposals
 
 
 @pytest.mark.asyncio
