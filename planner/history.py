@@ -54,6 +54,28 @@ class TrialView:
     stage_scores: Mapping[str, float] = field(default_factory=dict)
     """Mean score of a stage's own output, by stage, for stages that have a metric of their own."""
 
+    origin: str = ""
+    """Who proposed it (`Proposal.origin`); empty where nobody says."""
+
+    expected_score: float | None = None
+    """What its proposer expected of it."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a trial lies from the best one, over the examples both were scored on."""
+
+    mean: float
+    """Trial minus best: 0 or below."""
+
+    standard_error: float
+    """Of the mean of the paired differences."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether it is more than two standard errors."""
+        return self.mean < -2 * self.standard_error
+
 
 @dataclass(frozen=True)
 class PendingView:
@@ -91,6 +113,16 @@ class Guideline:
 
 
 @dataclass(frozen=True)
+class PastStudy:
+    """An earlier study with stages or models in common with this one."""
+
+    study_id: str
+    name: str
+    trials: tuple[TrialView, ...]
+    """Finished trials on its own examples, in its own allocations."""
+
+
+@dataclass(frozen=True)
 class History:
     """Everything a proposer decides from; equal histories give equal proposals (LLMs aside)."""
 
@@ -100,6 +132,8 @@ class History:
     guidelines: tuple[Guideline, ...] = ()
     trials_left: int = 0
     pending: tuple[PendingView, ...] = ()
+    differences: Mapping[int, Difference] = field(default_factory=dict)
+    """By trial number, for the best trials; empty where nobody computed them."""
 
     @property
     def tried(self) -> frozenset[Allocation]:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from env.spec.check import check_study
 from env.spec.faults import Fault, SpecError, faults_of
 from env.spec.study import StudySpec
+from env.spec.variants import with_variants
 
 MAX_SPEC_BYTES = 8 * 1024 * 1024
 
@@ -53,7 +54,7 @@ def parse_spec(text: str, check: Check = check_study) -> StudySpec:
 
 
 def validated_spec(raw: Any, check: Check = check_study) -> StudySpec:
-    """Check plain data and build the spec.
+    """Check plain data and build the spec, variants of a fleet's models written out.
 
     Raises:
         SpecError: with every fault found.
@@ -64,6 +65,7 @@ def validated_spec(raw: Any, check: Check = check_study) -> StudySpec:
         spec = StudySpec.model_validate(raw)
     except ValidationError as error:
         raise SpecError(faults_of(error)) from error
+    spec = with_variants(spec)
     faults = check(spec)
     if faults:
         raise SpecError(faults)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from env.spec.architecture import Price
 from env.spec.pipeline import PipelineSpec
 from env.spec.stage import Name
 from env.spec.strict import Strict
@@ -42,6 +43,9 @@ BUILT_IN_PROPOSERS = (
 ProposerKind = Annotated[
     str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$", json_schema_extra={"examples": list(BUILT_IN_PROPOSERS)})
 ]
+ReasoningEffort = Literal["minimal", "low", "medium", "high"]
+Part = Literal["insight1", "insight2", "insight3"]
+"""Parts of the method that a study may leave out."""
 
 
 class LedgerData(Strict):
@@ -142,6 +146,9 @@ class ProposerBudget(Strict):
     """What the proposer itself may spend."""
 
     tokens: int = Field(200_000, ge=0, description="Prompt and completion tokens of the agent's LLM.")
+    dollars: float | None = Field(
+        None, ge=0, description="What they may cost, in US dollars; needs proposer.price or proposer.prices."
+    )
 
 
 class BudgetSpec(Strict):
@@ -165,6 +172,24 @@ class ProposerSpec(Strict):
     base_url: str | None = Field(None, pattern=r"^https?://", description="Else APPORTION_LLM_BASE_URL.")
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Else OPENAI_API_KEY.")
     timeout_s: float = Field(60.0, gt=0, le=3600)
+    max_prompt_chars: int = Field(
+        60_000, ge=4000, le=2_000_000, description="Hard limit on a call's prompt; about four characters a token."
+    )
+    max_completion_tokens: int = Field(
+        4096, ge=64, le=200_000, description="Of one reply, thinking included where the LLM thinks."
+    )
+    reasoning_effort: ReasoningEffort | None = Field(
+        None, description="For LLMs that think before they answer; left out where the server refuses it."
+    )
+    tools: bool = Field(True, description="Whether the LLM may calculate and look up before it proposes.")
+    max_tool_calls: int = Field(6, ge=0, le=64, description="In one round.")
+    price: Price | None = Field(None, description="Of the agent's LLM.")
+    prices: str | None = Field(
+        None, description="YAML file below the data root with prices by model name, as for budget.plan.prices."
+    )
+    ablate: tuple[Part, ...] = Field(
+        (), description="Parts of the method to leave out, to measure what they are worth; for agent and insight."
+    )
 
 
 class StudySpec(Strict):

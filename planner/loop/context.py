@@ -59,6 +59,9 @@ class StudyContext:
         self.splits: Splits = load_splits(self.spec.data)
         self._pool = BackendPool(self.spec.pipeline.models, tenant=study_id)
         self.backends: Backends = backends or self._pool
+        self.owns_backends = backends is None
+        """Whether models are served as the spec says."""
+
         self.environment = Environment(
             self.spec.pipeline,
             self.spec.budget.plan.unit,
@@ -67,7 +70,7 @@ class StudyContext:
             self.spec.seed,
             CostOptions.of(self.spec.budget.plan),
         )
-        self.insight = InsightProposer(self.space, self.spec.seed)
+        self.insight = InsightProposer(self.space, self.spec.seed, self.spec.proposer.batch)
         self.proposer = self._open_proposer(os.environ if environ is None else environ)
         self._last_event = 0.0
 
@@ -84,6 +87,7 @@ class StudyContext:
             resolve_llm(self.spec.proposer, environ) if may_ask_llm(kind) else None,
             self.proposer_tokens_left,
             lambda: past_tasks(self.archive, self.study_id),
+            self.spec.proposer.ablate,
         )
         return open_proposer(kind, setup)
 
@@ -91,6 +95,10 @@ class StudyContext:
         """Release backends and the proposer."""
         await self.proposer.close()
         await self._pool.close()
+
+    def serve_as(self, model: str, variant: str) -> None:
+        """See `BackendPool.serve_as`."""
+        self._pool.serve_as(model, variant)
 
     # What the archive says ---------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from env.allocation import Allocation
 from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
 from planner.history import Guideline, History, RefusedView
 from planner.loop.context import CALL, StudyContext
+from planner.loop.engines import settle_engines
 from planner.proposers import Exchange, Proposal, Suggestions
 from planner.review import Verdict, review
 
@@ -56,6 +57,7 @@ class Phases:
         affordable = self._reserve(round_, waiting)
         if not affordable:
             return 0
+        await settle_engines(context)
         origin = f"{context.study_id}/round-{round_}"
         results = await context.environment.run_batch(
             [a for _, a in affordable],

@@ -28,11 +28,22 @@ class Proposal:
     """The suggestion as it came, where it could not be read."""
 
     problem: str = ""
+    prompts: str = ""
+    """Which prompt templates it answers (`PromptSet.label`); empty where no LLM was asked."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One tool that an LLM asked for, as it was written."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One call of a proposer's LLM, kept word for word."""
+    """One request to a proposer's LLM, kept word for word."""
 
     model: str
     prompt: str
@@ -45,6 +56,29 @@ class Exchange:
     """Why there is no usable reply; empty where there is one."""
 
     seconds: float = 0.0
+    cached_tokens: int = 0
+    """Of the prompt tokens, those the provider had seen before, where it says so."""
+
+    reasoning_tokens: int = 0
+    """Of the completion tokens, those spent on thinking, where the server says so."""
+
+    dollars: float | None = None
+    """What it cost; None where the LLM has no known price."""
+
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the LLM wants to know before it answers; then `reply` is what it said beside, often nothing."""
+
+    request: str = ""
+    """Hash of what was asked; equal requests have equal hashes, whatever the server's dialect."""
+
+    prompts: str = ""
+    """Name, version and hash of the prompt templates."""
+
+    recalled: bool = False
+    """Whether the reply is that of an earlier, identical request: no tokens were used."""
+
+    kept: bool = False
+    """Whether it is in the archive and the ledgers already."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +95,9 @@ class Suggestions:
 
     proposals: tuple[Proposal, ...]
     exchanges: tuple[Exchange, ...] = ()
+    expected_gain: float | None = None
+    """Expected improvement in score over the best trial, of the most promising allocation that has not run; None where
+    the proposer does not know."""
 
 
 class Proposer(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from env.allocation import Allocation, StageSetting
 from planner.history import CurveEstimate, Guideline, History, TrialView
+from planner.proposers.ablation import NOTHING, Ablation
 from planner.proposers.initial import largest_model
 from planner.space import SearchSpace
 
@@ -16,15 +17,15 @@ ALIKE = 0.01
 """Scores this close do not decide between two models; then the smaller is preferred."""
 
 
-def insight_guidelines(space: SearchSpace, history: History) -> list[Guideline]:
-    """Guidelines of one round, from the trials so far; none before the first trial."""
+def insight_guidelines(space: SearchSpace, history: History, ablation: Ablation = NOTHING) -> list[Guideline]:
+    """Guidelines of one round, from the trials so far; none before the first trial, none of an insight left out."""
     best = history.best
     if best is None:
         return []
     found = [
-        *_model_preferences(space, history),
-        *_plateaus(space, history, best),
-        *_budget_shifts(space, history, best),
+        *(() if ablation.without_insight_1 else _model_preferences(space, history)),
+        *(() if ablation.without_insight_2 else _plateaus(space, history, best)),
+        *(() if ablation.without_insight_3 else _budget_shifts(space, history, best)),
     ]
     ranked = sorted((t.score for t in history.trials), reverse=True)
     if len(ranked) >= 4 and ranked[0] - ranked[min(len(ranked) - 1, 9)] < ALIKE:

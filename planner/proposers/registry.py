@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from env.errors import ApportionError
-from env.spec.study import BUILT_IN_PROPOSERS
+from env.spec.study import BUILT_IN_PROPOSERS, Part
 from planner.proposers._base import Proposer
 from planner.proposers.experience import PastTask
 from planner.space import SearchSpace
@@ -75,6 +75,9 @@ class ProposerSetup:
 
     experience: Callable[[], Sequence[PastTask]] = no_experience
     """Earlier studies, for proposers that learn from them; called only by those, as it reads the archive."""
+
+    ablate: tuple[Part, ...] = ()
+    """Parts of the project's own method to leave out; for ``insight``."""
 
     def wanted_llm(self, kind: str) -> LlmSettings:
         """The LLM, for a proposer that cannot do without one.
@@ -203,9 +206,10 @@ def _open_agent(setup: ProposerSetup) -> Proposer:
 
 
 def _open_insight(setup: ProposerSetup) -> Proposer:
+    from planner.proposers.ablation import Ablation
     from planner.proposers.insight import InsightProposer
 
-    return InsightProposer(setup.space, setup.seed)
+    return InsightProposer(setup.space, setup.seed, setup.batch, ablation=Ablation.of(setup.ablate))
 
 
 def _open_random(setup: ProposerSetup) -> Proposer:
