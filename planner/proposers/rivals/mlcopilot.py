@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from planner.history import Guideline, History, RefusedView
@@ -45,13 +46,7 @@ class MlCopilotProposer(LlmRival):
         if not self._pool:
             return await self.propose(history, self._batch, ())
         elicited = await self._elicit(history)
-        knowing = History(
-            history.round,
-            history.trials,
-            history.refused,
-            (*history.guidelines, *elicited.guidelines),
-            history.trials_left,
-        )
+        knowing = replace(history, guidelines=(*history.guidelines, *elicited.guidelines))
         suggested = await self.propose(knowing, self._batch, ())
         return Suggestions(suggested.proposals, (*elicited.exchanges, *suggested.exchanges))
 

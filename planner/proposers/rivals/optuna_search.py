@@ -77,7 +77,10 @@ class OptunaProposer(Rival):
         neutral = _neutral(history)
         proposals: list[Proposal] = []
         useless = 0
-        if self._parameters:
+        most = len(history.tried) + count + 1
+        if (
+            self._space.size(most) >= most
+        ):  # else the rest of the space fits in the batch, whatever a model thinks of it
             study = self._study(history, refused)
             while len(proposals) < count and useless < self.max_asks:
                 trial, allocation = self._ask(study)
@@ -92,6 +95,8 @@ class OptunaProposer(Rival):
                     proposals.append(Proposal(allocation, self.kind, self._reason(history)))
         generator = random.Random(call_seed(self._seed, self.kind, history, refused))
         reason = f"drawn at random: {useless} suggestions of the sampler were over budget or known"
+        if not useless:
+            reason = "one of the last allocations of the space"
         return Suggestions((*proposals, *self._at_random(generator, known, count - len(proposals), reason)))
 
     def _study(self, history: History, refused: Sequence[RefusedView]) -> Study:
