@@ -117,7 +117,9 @@ class TrialPublic(Public):
     split: Literal["search", "test"]
     round: int
     allocation: AllocationPublic
-    status: Literal["done", "failed"] = Field(description="`failed`: no example could be scored; not a score of 0.")
+    status: Literal["done", "failed", "cut"] = Field(
+        description="`failed`: no example could be scored; `cut`: the budget ended within its batch; not a score of 0."
+    )
     score: float | None
     standard_error: float | None
     scored: int

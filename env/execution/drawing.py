@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from env.backends import Backend, Draw, DrawRequest, Failed, Message, Sampling, ScoreRequest, Settled
@@ -140,8 +141,12 @@ class Drawing:
             part, of_part = requests[sent : sent + count], keys[sent : sent + count]
             answers: dict[PromptKey, list[Draw]] = {}
             try:
-                outcomes = self._asked(lambda part=part: ask(part), len(part))  # type: ignore[misc]
-                await self._settle(stage, model, backend, of_part, outcomes, filled, answers, counted)
+                async with asyncio.timeout(self._allowance.seconds_left):
+                    outcomes = self._asked(partial(ask, part), len(part))
+                    await self._settle(stage, model, backend, of_part, outcomes, filled, answers, counted)
+            except TimeoutError:
+                self._allowance.check()
+                raise
             finally:
                 await self._allowance.answered(model, part, answers.values())
             sent += count

@@ -53,6 +53,13 @@ class Events:
             rows = session.exec(query.order_by(col(EventRow.id)).limit(limit))
             return [EventRecord(**row.model_dump(exclude={"event_key"})) for row in rows]
 
+    def named(self, study_id: str, key: str) -> EventRecord | None:
+        """The event of a study with this key; None where there is none."""
+        query = select(EventRow).where(EventRow.study_id == study_id, EventRow.event_key == key)
+        with self._sessions.read() as session:
+            row = session.exec(query).first()
+            return None if row is None else EventRecord(**row.model_dump(exclude={"event_key"}))
+
     def latest(self, study_id: str, kind: str | None = None) -> EventRecord | None:
         """The newest event, of one kind where given; None where there is none."""
         query = select(EventRow).where(EventRow.study_id == study_id)

@@ -61,6 +61,9 @@ class Suggestions:
 
     proposals: tuple[Proposal, ...]
     exchanges: tuple[Exchange, ...] = ()
+    expected_gain: float | None = None
+    """Expected improvement in score over the best trial, of the best allocation that has not run; None where unknown,
+    0 where none is left."""
 
 
 class Proposer(Protocol):

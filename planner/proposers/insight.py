@@ -49,10 +49,11 @@ class InsightProposer:
         taken = history.tried | {r.allocation for r in refused if r.allocation is not None}
         candidates = [a for a in self._candidates(history) if a not in taken]
         if not candidates:
-            return Suggestions(())
+            return Suggestions((), expected_gain=0.0 if history.trials else None)
         if not history.trials:
             return Suggestions(tuple(p for p in initial_trials(self._space) if p.allocation not in taken)[:count])
-        return Suggestions(tuple(self._batch(history, candidates, count)))
+        proposals, gain = self._batch(history, candidates, count)
+        return Suggestions(tuple(proposals), expected_gain=gain)
 
     async def close(self) -> None:
         """See `Proposer.close`."""
@@ -72,15 +73,19 @@ class InsightProposer:
         ]
         return [a for a in changed if self._space.total(a) <= self._space.limit * (1 + 1e-12)]
 
-    def _batch(self, history: History, candidates: list[Allocation], count: int) -> list[Proposal]:
+    def _batch(self, history: History, candidates: list[Allocation], count: int) -> tuple[list[Proposal], float | None]:
+        """Proposals, and the largest expected gain in score before any of them."""
         data = observations(history.trials)
         best = float(to_log(max(t.score for t in history.trials)))
         costs = np.array([self._space.total(a) for a in candidates]) / self._space.limit
         proposals: list[Proposal] = []
+        largest: float | None = None
         open_ = np.ones(len(candidates), dtype=bool)
         for _ in range(min(count, len(candidates))):
             surrogate = Surrogate(data)
             mean, deviation = surrogate.predict(candidates)
+            if largest is None:
+                largest = float(expected_score_gain(mean, deviation, best).max())
             gain = expected_improvement(mean, deviation, best)
             # Among equal gains the cheaper one; far below the noise of any trial.
             value = np.where(open_, gain - 1e-6 * costs, -np.inf)
@@ -94,7 +99,7 @@ class InsightProposer:
             )
             data = [*data, Observation(allocation, expected, FANTASY_NOISE)]
             best = max(best, float(mean[pick]))
-        return proposals
+        return proposals, largest
 
     def _reason(self, history: History, allocation: Allocation, expected: float, gain: float) -> str:
         best = history.best
@@ -113,3 +118,19 @@ def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
     z = (mean - best) / deviation
     improvement: Array = deviation * (z * norm.cdf(z) + norm.pdf(z))
     return improvement
+
+
+def expected_score_gain(mean: Array, deviation: Array, best: float) -> Array:
+    """Expected improvement in score, from log-scores (`to_log`); shape (n,).
+
+    ``E max(0, exp(L) - exp(b))`` with L normal: ``exp(m + s^2 / 2) Phi(d + s) - exp(b) Phi(d)``, ``d = (m - b) / s``,
+    the formula of Black and Scholes (1973). The offset of the log-score cancels.
+
+    Args:
+        mean: of the log-scores.
+        deviation: their standard deviations.
+        best: the log-score to beat.
+    """
+    d = (mean - best) / deviation
+    gain: Array = np.exp(mean + deviation**2 / 2) * norm.cdf(d + deviation) - np.exp(best) * norm.cdf(d)
+    return np.maximum(gain, 0.0)

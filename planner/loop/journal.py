@@ -1,0 +1,187 @@
+"""A study's trials and proposals as the loop asks for them: read once, kept current, the archive stays the truth."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+
+from env.allocation import Allocation
+from planner.archive import Archive, KPoint, ProposalRecord, TrialRecord
+from planner.history import CurveEstimate, RefusedView, TrialView
+
+CALL = "call"
+"""Origin of the rows that keep a proposer's LLM calls; they are no proposals."""
+
+CURVES_OF = 100
+"""Trials whose k-curves a proposer sees: so many of the best and so many of the newest. Curves are most of a trial, and
+those of old trials that did not do well change no decision."""
+
+REFUSED_KEPT = 200
+"""Refused proposals a proposer sees, the newest."""
+
+Curves = Mapping[str, tuple[KPoint, ...]]
+
+
+class Journal:
+    """What the archive holds of one study, in memory.
+
+    Trials and proposals are only ever added. `refresh` asks the archive how many there are, which is one look at an
+    index, and reads those that are newer than what is held: trials above the highest number, proposals from the newest
+    round on. Where the sums then differ (a process that was thought dead wrote something older), it reads everything
+    again. So what is answered is what the archive holds, whoever wrote it.
+
+    Used from one thread.
+    """
+
+    def __init__(self, archive: Archive, study_id: str) -> None:
+        self._archive = archive
+        self._study_id = study_id
+        self._forget()
+
+    def _forget(self) -> None:
+        self._rows = 0
+        """Trials read, those of the sealed split included."""
+
+        self._last: int | None = None
+        """Highest number of them."""
+
+        self.trials: list[TrialRecord] = []
+        """On the search split by number, without curves."""
+
+        self.numbers: set[int] = set()
+        self.views: list[TrialView] = []
+        """Of the trials with a score, by number; see `CURVES_OF`."""
+
+        self._place: dict[int, int] = {}
+        self._with_curves: set[int] = set()
+        self.drift = 1.0
+        """Largest measured cost over the predicted one of any trial; at least 1."""
+
+        self._known: set[tuple[int, int, int]] = set()
+        self.accepted: list[ProposalRecord] = []
+        self.taken: set[Allocation] = set()
+        """Their allocations."""
+
+        self.by_round: dict[int, list[ProposalRecord]] = {}
+        """Without the prompts and replies of LLM calls."""
+
+        self.asked_rounds: set[int] = set()
+        """Rounds in which the agent's LLM was asked."""
+
+        self.answered_rounds: set[int] = set()
+        """Rounds in which it suggested something."""
+
+        self.accepted_by_round: dict[int, list[int]] = {}
+        """Numbers of the trials that a round's accepted proposals become."""
+
+        self.refused: deque[RefusedView] = deque(maxlen=REFUSED_KEPT)
+        self.refused_count = 0
+
+    def refresh(self) -> Journal:
+        """Read what is new; returns itself.
+
+        Raises:
+            ArchiveError: the database failed.
+        """
+        trials, proposals = self._archive.studies.sizes(self._study_id)
+        if trials != self._rows:
+            self._read_trials()
+        in_order = proposals == len(self._known) or self._read_proposals()
+        # Counted before reading: rows that are added meanwhile make what is held more, never less.
+        if not in_order or self._rows < trials or len(self._known) < proposals:
+            self._forget()
+            self._read_trials()
+            self._read_proposals()
+        return self
+
+    # Trials ------------------------------------------------------------------------------------------------------
+
+    def _read_trials(self) -> None:
+        new = self._archive.trials.list(self._study_id, after=self._last, curves=False)
+        self._rows += len(new)
+        self._last = new[-1].trial_no if new else self._last
+        searched = [trial for trial in new if trial.split == "search"]
+        for trial in searched:
+            self.trials.append(trial)
+            self.numbers.add(trial.trial_no)
+            if trial.measured_cost is not None and trial.predicted_cost > 0:
+                self.drift = max(self.drift, trial.measured_cost / trial.predicted_cost)
+            if trial.score is not None:
+                self._place[trial.trial_no] = len(self.views)
+                self.views.append(trial_view(trial, {}))
+        if any(trial.score is not None for trial in searched):
+            self._give_curves()
+
+    def _give_curves(self) -> None:
+        """Curves to the best and the newest trials, and to no others."""
+        best = heapq.nlargest(CURVES_OF, self.views, key=lambda view: (view.score, -view.cost, -view.trial_no))
+        wanted = {view.trial_no for view in (*best, *self.views[-CURVES_OF:])}
+        curves = self._archive.trials.curves(self._study_id, sorted(wanted - self._with_curves))
+        for number in self._with_curves - wanted:
+            place = self._place[number]
+            self.views[place] = replace(self.views[place], curves={})
+        for number, of_trial in curves.items():
+            place = self._place[number]
+            self.views[place] = replace(self.views[place], curves=estimates(of_trial))
+        self._with_curves = wanted
+
+    # Proposals ---------------------------------------------------------------------------------------------------
+
+    def _read_proposals(self) -> bool:
+        """Whether the accepted ones among what is new come after those held, as their numbers demand."""
+        newest = max(self.by_round, default=None)
+        last = self.accepted[-1] if self.accepted else None
+        in_order = True
+        for proposal in self._archive.proposals.list(self._study_id, since=newest, prompts=False):
+            key = (proposal.round, proposal.attempt, proposal.position)
+            if key in self._known:
+                continue
+            accepted = proposal.verdict == "accepted" and proposal.allocation is not None
+            if accepted and last is not None and key < (last.round, last.attempt, last.position):
+                in_order = False
+            self._known.add(key)
+            self._add(proposal)
+        return in_order
+
+    def _add(self, proposal: ProposalRecord) -> None:
+        if proposal.origin == CALL:
+            proposal = replace(proposal, reply=None)
+        if proposal.llm_model is not None:
+            self.asked_rounds.add(proposal.round)
+        if proposal.origin == "agent":
+            self.answered_rounds.add(proposal.round)
+        self.by_round.setdefault(proposal.round, []).append(proposal)
+        if proposal.verdict == "accepted" and proposal.allocation is not None:
+            self.accepted.append(proposal)
+            self.accepted_by_round.setdefault(proposal.round, []).append(len(self.accepted))
+            self.taken.add(proposal.allocation)
+        elif proposal.verdict == "refused" and proposal.origin != CALL:
+            self.refused_count += 1
+            raw = (proposal.reply or "")[:500]
+            self.refused.append(RefusedView(proposal.round, proposal.allocation, raw, proposal.verdict_reason))
+
+
+def estimates(curves: Curves) -> dict[str, tuple[CurveEstimate, ...]]:
+    """Curves as a proposer sees them: points with a score."""
+    return {
+        stage: tuple(CurveEstimate(p.k, p.score, p.coverage) for p in points if p.score is not None)
+        for stage, points in curves.items()
+    }
+
+
+def trial_view(trial: TrialRecord, curves: Curves) -> TrialView:
+    """A trial with a score as a proposer sees it."""
+    assert trial.score is not None
+    return TrialView(
+        trial.trial_no,
+        trial.round,
+        trial.allocation,
+        trial.score,
+        trial.standard_error or 0.0,
+        trial.predicted_cost,
+        trial.measured_cost or trial.predicted_cost,
+        trial.spend.new_draws,
+        estimates(curves),
+    )
