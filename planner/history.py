@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from env.allocation import Allocation
 
@@ -90,7 +91,7 @@ class History:
     guidelines: tuple[Guideline, ...] = ()
     trials_left: int = 0
 
-    @property
+    @cached_property
     def tried(self) -> frozenset[Allocation]:
         """Allocations that have run."""
         return frozenset(trial.allocation for trial in self.trials)

@@ -28,6 +28,9 @@ class Decision:
     known: bool
     """An earlier run of the same step had taken it."""
 
+    totals: Mapping[str, float]
+    """Settled and openly reserved in each ledger, these reservations included."""
+
 
 class Ledgers:
     """The ledgers of all studies; safe to share between threads."""
@@ -104,10 +107,10 @@ class Ledgers:
             serialise(session, "ledger", study_id)
             keyed = select(LedgerRow.entry_key).where(LedgerRow.study_id == study_id)
             known = set(session.exec(keyed.where(col(LedgerRow.entry_key).in_(list(claims)))))
-            if known:
-                return Decision(tuple(key for key in claims if key in known), {}, True)
             usages = _usages(session, study_id)
             totals = {ledger: usage.total for ledger, usage in usages.items()}
+            if known:
+                return Decision(tuple(key for key in claims if key in known), {}, True, totals)
             granted: list[str] = []
             refused: dict[str, BudgetExhausted] = {}
             rows: list[Mapping[str, object]] = []
@@ -122,7 +125,7 @@ class Ledgers:
                     totals[claim.ledger] = totals.get(claim.ledger, 0.0) + claim.amount
                     rows.append(_entry(study_id, key, claim))
             insert_missing(session.connection(), LedgerRow, rows)
-            return Decision(tuple(granted), refused, False)
+            return Decision(tuple(granted), refused, False, totals)
 
     def settle_entry(self, study_id: str, entry_key: str, amounts: Mapping[Ledger, float]) -> None:
         """Settle one entry in several ledgers in one transaction; the first settlement of each stays.

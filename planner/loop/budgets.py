@@ -39,6 +39,9 @@ class Reserved:
     refused: Mapping[int, BudgetExhausted]
     """By trial number, why others may not; empty where an earlier run of the step decided."""
 
+    totals: Mapping[str, float]
+    """Settled and openly reserved in each ledger, these reservations included."""
+
     resumed: bool
     """An earlier run of the step had reserved, and may have drawn."""
 
@@ -91,7 +94,7 @@ class SearchBudgets:
         claims = {key: self._claims(allocation, drift, times) for key, (_, allocation) in numbers.items()}
         decision = self._archive.ledgers.reserve_batch(self._study_id, claims)
         refused = {numbers[key][0]: error for key, error in decision.refused.items()}
-        return Reserved([numbers[key] for key in decision.granted], refused, decision.known)
+        return Reserved([numbers[key] for key in decision.granted], refused, decision.totals, decision.known)
 
     def _claims(self, allocation: Allocation, drift: float, times: _Times) -> list[Claim]:
         planned, worst = self.outlay.planned(allocation), self.outlay.worst(allocation)
@@ -164,13 +167,12 @@ class SearchBudgets:
         if not {*priced, "search_gpu_seconds"} & self._limits.keys():
             return Allowance((), deadline)
         own = self._archive.ledgers.entries(self._study_id, [_key(number) for number, _ in reserved.granted])
-        usages = self._archive.ledgers.usages(self._study_id)
         before = self._drawn(origin) if reserved.resumed else []
         calls = [call for _, call in before]
         quotas: list[Quota] = []
         for ledger, limit in self._limits.items():
             mine = sum(held for (_, name), (held, settled) in own.items() if name == ledger and settled is None)
-            left = limit - ((usages[ledger].total if ledger in usages else 0.0) - mine)
+            left = limit - (reserved.totals.get(ledger, 0.0) - mine)
             if ledger in priced:
                 cost = priced[ledger].of
                 quotas.append(Quota(LIMITS[ledger], LEDGER_UNITS[ledger], left - cost(calls), cost))

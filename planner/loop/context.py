@@ -138,6 +138,10 @@ class StudyContext:
         """Write an event for whoever watches."""
         self.archive.events.append(self.study_id, kind, payload, key)
 
+    def events(self, kind: str, payloads: Mapping[str, Mapping[str, object]]) -> None:
+        """Write several events of a kind, by key."""
+        self.archive.events.append_all(self.study_id, ((kind, payload, key) for key, payload in payloads.items()))
+
     def stop(self, reason: str, message: str, **details: object) -> None:
         """Say why the search ends; the first reason stays.
 

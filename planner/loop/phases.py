@@ -137,8 +137,8 @@ class Phases:
             least = min(reserved.refused.values(), key=lambda error: error.asked)
             context.stop(
                 limit_of(least),
-                f"{least.remaining:.6g} of {least.limit:.6g} {least.unit} were left, and the least that a trial of this "
-                f"round may take is {least.asked:.6g}; {context.unused}",
+                f"{least.remaining:.6g} of {least.limit:.6g} {least.unit} were left, and the least that a trial of "
+                f"this round may take is {least.asked:.6g}; {context.unused}",
                 left=least.remaining,
                 needed=least.asked,
             )
@@ -167,8 +167,8 @@ class Phases:
                 for i, g in enumerate(guidelines)
             )
         )
-        for i, guideline in enumerate(guidelines):
-            context.event("guideline", {"round": round_, "text": guideline.text}, f"guideline-{round_}-{i}")
+        texts = {f"guideline-{round_}-{i}": {"round": round_, "text": g.text} for i, g in enumerate(guidelines)}
+        context.events("guideline", texts)
         return context.trials_left()
 
     async def propose(self, round_: int, attempt: int, quiet: int = 0) -> dict[str, Any]:
@@ -185,8 +185,9 @@ class Phases:
         """
         context = self._context
         context.enter("propose", round_)
-        wanted = min(context.spec.proposer.batch, context.trials_left() + self._accepted_in(round_))
-        room = wanted - self._accepted_in(round_)
+        before, left = self._accepted_in(round_), context.trials_left()
+        wanted = min(context.spec.proposer.batch, left + before)
+        room = wanted - before
         usable = True
         suggestions: Suggestions | None = None
         if attempt == 0 and context.spec.budget.search.min_gain is not None:
@@ -280,23 +281,24 @@ class Phases:
 
     def _review(self, round_: int, attempt: int, suggestions: Suggestions, room: int) -> int:
         context = self._context
-        verdicts = review(suggestions.proposals, context.space, context.taken(), room)
+        verdicts = review(suggestions.proposals, context.space, context.journal().taken, room)
         self._store_exchanges(round_, attempt, suggestions.exchanges)
         context.archive.proposals.record(
             *(self._record(round_, attempt, i, verdict) for i, verdict in enumerate(verdicts))
         )
-        for i, verdict in enumerate(verdicts):
-            context.event(
-                "proposal",
-                {
+        context.events(
+            "proposal",
+            {
+                f"proposal-{round_}-{attempt}-{i}": {
                     "round": round_,
                     "origin": verdict.proposal.origin,
                     "allocation": str(verdict.allocation) if verdict.allocation else verdict.proposal.raw[:200],
                     "accepted": verdict.accepted,
                     "reason": verdict.reason or verdict.proposal.reason,
-                },
-                f"proposal-{round_}-{attempt}-{i}",
-            )
+                }
+                for i, verdict in enumerate(verdicts)
+            },
+        )
         return sum(v.accepted for v in verdicts)
 
     def _record(self, round_: int, attempt: int, position: int, verdict: Verdict) -> ProposalRecord:
