@@ -82,7 +82,6 @@ async def test_a_budget_that_is_enough_ends_with_the_trials(archive: Archive) ->
 
 @pytest.mark.asyncio
 async def test_ledgers_settle_at_what_the_models_reported(archive: Archive) -> None:
-    backends = DiceBackends()
     await run(archive, spec_with(priced=True))
     trials = archive.trials.list("s", "search")
     usages = archive.ledgers.usages("s")
@@ -96,7 +95,6 @@ async def test_ledgers_settle_at_what_the_models_reported(archive: Archive) -> N
     read = sum(t.spend.prompt_tokens for t in trials) + scores
     written = sum(t.spend.output_tokens for t in trials)
     assert usages["search_dollars"].settled == pytest.approx((read * 1.0 + written * 2.0) / 1e6)
-    del backends
 
 
 class Slow(DiceBackend):
@@ -190,7 +188,7 @@ def _slower(model: str) -> DiceBackend:
 
 
 def test_a_limit_in_money_needs_every_price() -> None:
-    with pytest.raises(SpecError, match="budget.search.dollars"):
+    with pytest.raises(SpecError, match=r"budget\.search\.dollars"):
         validated_spec(spec_with(dollars=1.0).model_dump(mode="json"))
 
 
