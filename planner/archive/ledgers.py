@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast, get_args
 
 from sqlmodel import Session, col, func, select
 
@@ -29,7 +29,7 @@ class Decision:
     """An earlier run of the same step had taken it."""
 
     totals: Mapping[str, float]
-    """Settled and openly reserved in each ledger, these reservations included."""
+    """Settled and openly reserved in each limited ledger, these reservations included."""
 
 
 class Ledgers:
@@ -105,9 +105,11 @@ class Ledgers:
             _check_amount(claim.amount)
         with self._sessions.write() as session:
             serialise(session, "ledger", study_id)
-            keyed = select(LedgerRow.entry_key).where(LedgerRow.study_id == study_id)
-            known = set(session.exec(keyed.where(col(LedgerRow.entry_key).in_(list(claims)))))
-            usages = _usages(session, study_id)
+            keyed = select(LedgerRow.entry_key).where(*_these(study_id, list(claims)))
+            known = set(session.exec(keyed))
+            # Sums over all entries of a ledger, so only of those that somebody limits.
+            limited = {claim.ledger for wanted in claims.values() for claim in wanted if claim.limit is not None}
+            usages = _usages(session, study_id, limited)
             totals = {ledger: usage.total for ledger, usage in usages.items()}
             if known:
                 return Decision(tuple(key for key in claims if key in known), {}, True, totals)
@@ -135,7 +137,7 @@ class Ledgers:
         """
         for amount in amounts.values():
             _check_amount(amount)
-        query = select(LedgerRow).where(LedgerRow.study_id == study_id, LedgerRow.entry_key == entry_key)
+        query = select(LedgerRow).where(*_these(study_id, [entry_key]))
         with self._sessions.write() as session:
             rows = {row.ledger: row for row in session.exec(query.with_for_update())}
             missing = sorted(ledger for ledger in amounts if ledger not in rows)
@@ -150,7 +152,7 @@ class Ledgers:
 
     def entries(self, study_id: str, entry_keys: Sequence[str]) -> dict[tuple[str, Ledger], tuple[float, float | None]]:
         """(reserved, settled or None) by entry key and ledger, of the entries there are."""
-        query = select(LedgerRow).where(LedgerRow.study_id == study_id, col(LedgerRow.entry_key).in_(list(entry_keys)))
+        query = select(LedgerRow).where(*_these(study_id, entry_keys))
         with self._sessions.read() as session:
             return {(r.entry_key, r.ledger): (r.reserved, r.settled) for r in session.exec(query)}  # type: ignore[misc]
 
@@ -189,13 +191,15 @@ def _usage(session: Session, study_id: str, ledger: str) -> LedgerUsage:
     return LedgerUsage(float(spent or 0.0), float(reserved or 0.0), found or "")
 
 
-def _usages(session: Session, study_id: str) -> dict[str, LedgerUsage]:
+def _usages(session: Session, study_id: str, of: Collection[str] | None = None) -> dict[str, LedgerUsage]:
     opened = func.sum(LedgerRow.reserved).filter(col(LedgerRow.settled).is_(None))
     query = (
         select(LedgerRow.ledger, func.sum(LedgerRow.settled), opened, func.min(LedgerRow.unit))
         .where(LedgerRow.study_id == study_id)
         .group_by(LedgerRow.ledger)
     )
+    if of is not None:
+        query = query.where(col(LedgerRow.ledger).in_(sorted(of)))
     return {row[0]: LedgerUsage(float(row[1] or 0.0), float(row[2] or 0.0), row[3]) for row in session.exec(query)}
 
 
@@ -224,3 +228,9 @@ def _entry(study_id: str, entry_key: str, claim: Claim) -> dict[str, object]:
         reserved=claim.amount,
         created_at=utc_now(),
     ).model_dump()
+
+
+def _these(study_id: str, entry_keys: Sequence[str]) -> tuple[Any, ...]:
+    """Conditions for entries of any ledger. The ledgers are named for the key's index, whose second column they are."""
+    named = col(LedgerRow.ledger).in_(get_args(Ledger))
+    return (col(LedgerRow.study_id) == study_id, named, col(LedgerRow.entry_key).in_(list(entry_keys)))

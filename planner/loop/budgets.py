@@ -212,7 +212,13 @@ class SearchBudgets:
             amounts["search_gpu_seconds"] = self._measured_gpu_seconds(number, result)
         if "search_wall_seconds" in self._limits:
             amounts["search_wall_seconds"] = result.spend.seconds
-        self._archive.ledgers.settle_entry(self._study_id, _key(number), amounts)
+        self._settle(number, amounts)
+
+    def _settle(self, number: int, amounts: Mapping[Ledger, float]) -> None:
+        """Settle in the ledgers that the entry is in: one reserved by an older version counts draws alone."""
+        held = self._archive.ledgers.entries(self._study_id, [_key(number)])
+        own = {ledger: amount for ledger, amount in amounts.items() if (_key(number), ledger) in held}
+        self._archive.ledgers.settle_entry(self._study_id, _key(number), own)
 
     def _measured_gpu_seconds(self, number: int, result: TrialResult) -> float:
         """Times of all models; what a killed process drew is charged like the rest, or as reserved where all was."""
@@ -254,7 +260,7 @@ class SearchBudgets:
                 amounts["search_gpu_seconds"] = max(gpu / share, held * before)
             if "search_wall_seconds" in self._limits:
                 amounts["search_wall_seconds"] = seconds / share
-            self._archive.ledgers.settle_entry(self._study_id, _key(number), amounts)
+            self._settle(number, amounts)
             spend = Spend(own, 0, _part(prompt, place, share), _part(output, place, share), 0.0, seconds / share)
             results[number] = TrialResult(allocation, (), 0.0, None, spend)
         return results

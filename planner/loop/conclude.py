@@ -62,10 +62,16 @@ async def conclude(context: StudyContext) -> str:
 def _say_why(context: StudyContext) -> None:
     """Say what ended the search where no limit did: all trials ran, or nothing was left to propose."""
     most = context.spec.budget.search.trials
-    if context.trials_left() == 0:
-        context.stop("trials", f"all {most:,} trials of the search budget were used")
-    else:
+    journal = context.journal()
+    unrun = len(journal.accepted) - len(journal.trials)
+    refusal = context.archive.events.latest(context.study_id, "budget")
+    if context.trials_left():
         context.stop("space", f"no further allocation was proposed that could run; {context.unused}")
+    elif unrun and refusal is not None:
+        message = f"{unrun} of the {most:,} trials did not fit what was left; the last: {refusal.payload['message']}"
+        context.stop(str(refusal.payload["limit"]), message)
+    else:
+        context.stop("trials", f"all {most:,} trials of the search budget were used")
 
 
 def _contenders(context: StudyContext) -> list[Contender]:

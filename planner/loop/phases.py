@@ -60,7 +60,7 @@ class Phases:
             for number in journal.accepted_by_round.get(round_, ())
             if (allocation := journal.accepted[number - 1].allocation) is not None
         ]
-        reserved = self._reserve(round_, waiting)
+        reserved = self._reserve(round_, waiting, journal.drift)
         if not reserved.granted:
             return 0
         if all(n in journal.numbers for n, _ in reserved.granted) and context.budgets.settled(reserved.granted):
@@ -115,10 +115,10 @@ class Phases:
             f"trial-{number}",
         )
 
-    def _reserve(self, round_: int, waiting: Sequence[Numbered]) -> Reserved:
+    def _reserve(self, round_: int, waiting: Sequence[Numbered], drift: float) -> Reserved:
         """Set aside what each trial may take; those that a ledger has no room for do not run."""
         context = self._context
-        reserved = context.budgets.reserve(waiting, context.journal().drift)
+        reserved = context.budgets.reserve(waiting, drift)
         for number, error in reserved.refused.items():
             context.event(
                 "budget",
@@ -169,7 +169,7 @@ class Phases:
         )
         texts = {f"guideline-{round_}-{i}": {"round": round_, "text": g.text} for i, g in enumerate(guidelines)}
         context.events("guideline", texts)
-        return context.trials_left()
+        return history.trials_left
 
     async def propose(self, round_: int, attempt: int, quiet: int = 0) -> dict[str, Any]:
         """Ask for a batch and review it; or end the search where nothing that is left is expected to gain enough.
@@ -185,7 +185,9 @@ class Phases:
         """
         context = self._context
         context.enter("propose", round_)
-        before, left = self._accepted_in(round_), context.trials_left()
+        journal = context.journal()
+        before = len(journal.accepted_by_round.get(round_, ()))
+        left = max(0, context.spec.budget.search.trials - len(journal.accepted))
         wanted = min(context.spec.proposer.batch, left + before)
         room = wanted - before
         usable = True
