@@ -56,6 +56,10 @@ class Journal:
 
         self._place: dict[int, int] = {}
         self._with_curves: set[int] = set()
+        self._best: list[int] = []
+        self._ranked = 0
+        """Views that `_best` was chosen from."""
+
         self.drift = 1.0
         """Largest measured cost over the predicted one of any trial; at least 1."""
 
@@ -116,7 +120,10 @@ class Journal:
 
     def _give_curves(self) -> None:
         """Curves to the best and the newest trials, and to no others."""
-        best = heapq.nlargest(CURVES_OF, self.views, key=lambda view: (view.score, -view.cost, -view.trial_no))
+        # The best of all are among the best so far and the new.
+        among = [self.views[self._place[n]] for n in self._best] + self.views[self._ranked :]
+        best = heapq.nlargest(CURVES_OF, among, key=lambda view: (view.score, -view.cost, -view.trial_no))
+        self._best, self._ranked = [view.trial_no for view in best], len(self.views)
         wanted = {view.trial_no for view in (*best, *self.views[-CURVES_OF:])}
         curves = self._archive.trials.curves(self._study_id, sorted(wanted - self._with_curves))
         for number in self._with_curves - wanted:
