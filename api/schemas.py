@@ -52,6 +52,32 @@ class PlanSummary(Public):
         )
 
 
+class LedgerEstimate(Public):
+    """What one ledger is expected to be charged."""
+
+    ledger: Literal["search", "test"]
+    unit: str
+    expected: float | None = Field(description="Null where nothing tells.")
+    worst: float | None = Field(description="At most; null where nothing tells.")
+    limit: float | None
+    enough_for: int | None = Field(description="Trials after which this limit is expected to end the search.")
+
+
+class EstimatePublic(Public):
+    """What a study is expected to do and to spend."""
+
+    allocations: int = Field(description="That fit the plan budget, counted up to 300,000.")
+    initial_trials: int
+    trials: int = Field(description="Expected to run.")
+    most_trials: int
+    ends_with: str = Field(
+        description="`trials`, `space` (every allocation tried), or the limit of `budget.search` expected to end it."
+    )
+    ledgers: list[LedgerEstimate]
+    proposer_tokens: int | None = Field(description="The most the agent's LLM may use; null without an agent.")
+    notes: list[str]
+
+
 class StudyPublic(Public):
     """A study and how far it is. Times are in UTC."""
 
@@ -82,15 +108,17 @@ class StudyDetail(StudyPublic):
     spec: dict[str, Any]
     trials: int = Field(description="Trials on the search split so far.")
     draws: float = Field(description="New draws the search has settled.")
+    stopped: str = Field(description="What ended the search; empty while it runs.")
     plan: PlanSummary | None
 
     @classmethod
     def with_progress(
-        cls, record: StudyRecord, trials: int, draws: float, document: PlanDocument | None
+        cls, record: StudyRecord, trials: int, draws: float, document: PlanDocument | None, stopped: str = ""
     ) -> StudyDetail:
         """From the archive's record and what else it knows of the study."""
         plan = PlanSummary.of(document) if document else None
-        return cls(**_study_values(record), spec=dict(record.spec), trials=trials, draws=draws, plan=plan)
+        values = _study_values(record)
+        return cls(**values, spec=dict(record.spec), trials=trials, draws=draws, stopped=stopped, plan=plan)
 
 
 class StudyPage(Public):
@@ -117,7 +145,9 @@ class TrialPublic(Public):
     split: Literal["search", "test"]
     round: int
     allocation: AllocationPublic
-    status: Literal["done", "failed"] = Field(description="`failed`: no example could be scored; not a score of 0.")
+    status: Literal["done", "failed", "cut"] = Field(
+        description="`failed`: no example could be scored; `cut`: the budget ended within its batch; not a score of 0."
+    )
     score: float | None
     standard_error: float | None
     scored: int

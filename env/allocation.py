@@ -41,6 +41,18 @@ class Allocation:
 
     settings: tuple[tuple[str, StageSetting], ...]
 
+    def __hash__(self) -> int:
+        """Computed once: a long search looks the same allocations up thousands of times."""
+        known = self.__dict__.get("_hash")
+        if known is None:
+            known = hash(self.settings)
+            object.__setattr__(self, "_hash", known)
+        return int(known)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the hash, which another process computes otherwise."""
+        return {"settings": self.settings}
+
     @classmethod
     def of(cls, settings: Mapping[str, StageSetting]) -> Allocation:
         """Build from a mapping in pipeline order."""

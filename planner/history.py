@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from env.allocation import Allocation
 
@@ -138,7 +139,7 @@ class History:
     past: tuple[PastStudy, ...] = ()
     """Earlier studies with stages and models of this one."""
 
-    @property
+    @cached_property
     def tried(self) -> frozenset[Allocation]:
         """Allocations that have run or will."""
         return frozenset((*(t.allocation for t in self.trials), *(p.allocation for p in self.pending)))

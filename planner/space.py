@@ -6,6 +6,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 
 from env.allocation import Allocation, StageSetting
 from env.costs import CostOptions, PlanCost
@@ -102,24 +103,30 @@ class SearchSpace:
         yield from extend(0, 0.0, ())
 
     def size(self, most: int = MAX_ENUMERATED) -> int:
-        """Number of feasible allocations, counted up to `most`."""
-        count = 0
-        for _ in self.allocations():
-            count += 1
-            if count >= most:
-                break
-        return count
+        """Number of feasible allocations, counted up to `most`; counted once."""
+        if most not in self._sizes:
+            self._sizes[most] = sum(1 for _ in islice(self.allocations(), most))
+        return self._sizes[most]
+
+    @cached_property
+    def _sizes(self) -> dict[int, int]:
+        return {}
 
     def sample(self, generator: random.Random, count: int) -> list[Allocation]:
+        """The first allocations of `sampled`; fewer than `count` where it ends before."""
+        return list(islice(self.sampled(generator), count))
+
+    def sampled(self, generator: random.Random) -> Iterator[Allocation]:
         """Distinct feasible allocations, each stage drawn among what the budget still allows, stages in random order.
 
-        Returns fewer than `count` where the space has no more, or where 50 tries in a row gave nothing new.
+        Ends where the space has no more, or where 50 tries in a row gave nothing new.
         """
-        found: dict[Allocation, None] = {}
+        found: set[Allocation] = set()
         misses = 0
-        prices = {name: [self._priced(name)[s] for s in of] for name, of in self.settings.items()}
-        floors = {name: of[0] for name, of in prices.items()}
-        while len(found) < count and misses < 50:
+        floors = {name: min(self._priced(name).values()) for name in self.settings}
+        # Cheapest first, so that what a budget allows is a beginning of the list.
+        prices = {name: [self._priced(name)[s] for s in settings] for name, settings in self.settings.items()}
+        while misses < 50:
             order = list(self.settings)
             generator.shuffle(order)
             left = self.limit - sum(floors.values())
@@ -132,9 +139,12 @@ class SearchSpace:
                 left = room - self._priced(name)[setting]
                 picked[name] = setting
             allocation = Allocation.of({name: picked[name] for name in self.settings})
-            misses = misses + 1 if allocation in found else 0
-            found[allocation] = None
-        return list(found)
+            if allocation in found:
+                misses += 1
+                continue
+            misses = 0
+            found.add(allocation)
+            yield allocation
 
     def faults(self, allocation: Allocation) -> list[str]:
         """Why an allocation may not run: names, ranges and the plan budget; empty where it may."""

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from api.command import bank, bench, output
+from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
 from env.garbage import collect_seldom
@@ -77,8 +78,15 @@ def run(
     json: AsJson = False,
 ) -> None:
     """Run a study from a spec file to its plan."""
+    from planner.forecast import forecast
+    from planner.rates import measured_rates
+
     with output.explained_errors():
-        study = run_here(settings_for(home), spec=load_spec(spec), quiet=json)
+        loaded, settings = load_spec(spec), settings_for(home)
+        if not json:
+            with opened_archive(settings) as archive:
+                print_forecast(output.err, forecast(loaded, measured_rates(archive, loaded)))
+        study = run_here(settings, spec=loaded, quiet=json)
         _finish(study, home, out / study.id, json)
 
 
@@ -95,17 +103,19 @@ def resume(study_id: StudyId, out: Out = Path("out"), home: Home = None, json: A
 
 @app.command()
 def check(spec: Annotated[Path, typer.Argument(help="Study spec, YAML or JSON.")], json: AsJson = False) -> None:
-    """Find everything wrong with a spec; runs nothing."""
-    from planner.space import SearchSpace
+    """Find everything wrong with a spec and forecast what it will spend; runs nothing."""
+    from planner.forecast import forecast
 
     with output.explained_errors():
         study = load_spec(spec)
-        space = SearchSpace(study)
-        size = space.size()
+        expected = forecast(study)
         if json:
-            output.print_json({"name": study.name, "allocations": size})
+            data = {"name": study.name, "allocations": expected.allocations, "forecast": forecast_data(expected)}
+            output.print_json(data)
         else:
-            output.out.print(f"{study.name}: no faults; {size:,} allocations fit the plan budget", highlight=False)
+            size = f"{expected.allocations:,}"
+            output.out.print(f"{study.name}: no faults; {size} allocations fit the plan budget", highlight=False)
+            print_forecast(output.out, expected)
 
 
 @app.command()

@@ -138,8 +138,15 @@ def print_plan(plan: PlanDocument) -> None:
             f"95% interval {d.low:+.3f} to {d.high:+.3f}",
             highlight=False,
         )
+    if plan.stopped:
+        out.print(f"[bold]Search ended[/] {plan.stopped}", highlight=False)
     out.print("[bold]Guidelines[/]")
     for guideline in plan.guidelines:
         out.print(f"  - {guideline.text}", highlight=False)
-    spent = "; ".join(f"{line.ledger} {line.spent:,.0f} {line.unit}" for line in plan.ledgers)
+    spent = "; ".join(f"{line.ledger} {_spent(line.spent, line.unit)}" for line in plan.ledgers)
     out.print(f"[bold]Spent[/] {spent}; {plan.trials} trials, {plan.refused} proposals refused", highlight=False)
+
+
+def _spent(value: float, unit: str) -> str:
+    """What a ledger was charged; draws and tokens are counted, the rest has no whole units."""
+    return f"{value:,.0f} {unit}" if unit in ("draws", "tokens") else amount(value, unit)

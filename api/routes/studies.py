@@ -70,8 +70,10 @@ def list_studies(
 def get_study(study: StudyDep, archive: ArchiveDep) -> StudyDetail:
     """One study with its spec, its progress and its plan in a line."""
     draws = archive.ledgers.usage(study.id, "search").settled
-    trials = len(archive.trials.list(study.id, "search"))
-    return StudyDetail.with_progress(study, trials, draws, plan_of(archive, study.id))
+    trials = len(archive.trials.list(study.id, "search", curves=False))
+    ended = archive.events.latest(study.id, "stop")
+    stopped = "" if ended is None else str(ended.payload["message"])
+    return StudyDetail.with_progress(study, trials, draws, plan_of(archive, study.id), stopped)
 
 
 @router.get("/{study_id}/trials", responses=NOT_FOUND)

@@ -7,18 +7,23 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 from env.backends import Backend, Draw, DrawRequest, Failed, Message, Sampling, ScoreRequest, Settled
 from env.backends.pool import Backends
 from env.backends.waits import Span, Waits, covered, measured_waits, without
 from env.bank import PromptKey, SampleBank, draw_key, score_key
 from env.errors import ApportionError
+from env.execution.allowance import Allowance
 from env.execution.progress import MARKS, Mark, Progress, ProgressSink
 
 FLUSH_DRAWS = 512
 """Draws kept in memory before they are settled, at most; what a kill can lose."""
 
 FLUSH_SECONDS = 2.0
+
+AnyRequest = TypeVar("AnyRequest", DrawRequest, ScoreRequest)
 
 
 @dataclass
@@ -44,11 +49,19 @@ class Filled:
 class Drawing:
     """Draws into a bank on behalf of one batch."""
 
-    def __init__(self, bank: SampleBank, backends: Backends, origin: str, progress: ProgressSink) -> None:
+    def __init__(
+        self,
+        bank: SampleBank,
+        backends: Backends,
+        origin: str,
+        progress: ProgressSink,
+        allowance: Allowance | None = None,
+    ) -> None:
         self._bank = bank
         self._backends = backends
         self._origin = origin
         self._progress = progress
+        self._allowance = allowance or Allowance()
         self.seconds: dict[PromptKey, dict[int, float]] = {}
         """Of the draws made, by index: their share of the time their model was asked, by tokens generated. Models asked
         side by side slow each other down, and their times overlap. Waits for servers to load, and for the turns of
@@ -100,8 +113,7 @@ class Drawing:
         backend = self._backends.backend(verifier)
         requests = [ScoreRequest(candidates[key], partial) for key in missing]
         if requests:
-            outcomes = self._asked(lambda: backend.score(requests), len(requests))
-            held.update(await self._settle(stage, verifier, backend, missing, outcomes, filled))
+            held.update(await self._ask(stage, verifier, missing, requests, backend.score, filled))
         filled.draws.update(held)
         return filled
 
@@ -118,11 +130,47 @@ class Drawing:
             # Equal ones keep their order, in which prompts with one beginning follow each other (prefix caches).
             missing.sort(key=lambda one: -len(one[1].indices) * one[1].sampling.max_tokens)
             keys, requests = [key for key, _ in missing], [request for _, request in missing]
-            backend = self._backends.backend(model)
-            outcomes = self._asked(lambda: backend.generate(requests), len(requests))
-            drawn = await self._settle(stage, model, backend, keys, outcomes, filled)
+            drawn = await self._ask(stage, model, keys, requests, self._backends.backend(model).generate, filled)
             held.update({key: _joined(held.get(key, ()), draws) for key, draws in drawn.items()})
         filled.draws.update(held)
+
+    async def _ask(
+        self,
+        stage: str,
+        model: str,
+        keys: list[PromptKey],
+        requests: Sequence[AnyRequest],
+        ask: Callable[[Sequence[AnyRequest]], AsyncIterator[Settled | Failed]],
+        filled: Filled,
+    ) -> Mapping[PromptKey, tuple[Draw, ...]]:
+        """Send requests, all at once or as many as the allowance lets through at a time, and settle the answers.
+
+        Returns:
+            What the bank then holds of what came, or of everything asked.
+        """
+        backend = self._backends.backend(model)
+        counted = _Counted(len(keys))
+        made: dict[PromptKey, tuple[Draw, ...]] = {}
+        sent = 0
+        while sent < len(requests):
+            count = await self._allowance.admit(model, requests[sent:])
+            part, of_part = requests[sent : sent + count], keys[sent : sent + count]
+            answers: dict[PromptKey, tuple[Draw, ...]] = {}
+            try:
+                async with asyncio.timeout(self._allowance.seconds_left):
+                    outcomes = self._asked(partial(ask, part), len(part))
+                    await self._settle(stage, model, backend, of_part, outcomes, filled, answers, counted)
+            except TimeoutError:
+                self._allowance.check()
+                raise
+            finally:
+                await self._allowance.answered(model, part, answers.values())
+            made.update(answers)
+            sent += count
+        if counted.new == counted.settled:
+            return made
+        # Another process settled one of these draws first, and the first one stays.
+        return await asyncio.to_thread(self._bank.held, keys)
 
     async def _asked(
         self, ask: Callable[[], AsyncIterator[Settled | Failed]], count: int
@@ -146,41 +194,48 @@ class Drawing:
         keys: list[PromptKey],
         outcomes: AsyncIterator[Settled | Failed],
         filled: Filled,
-    ) -> Mapping[PromptKey, tuple[Draw, ...]]:
-        """Store outcomes as they come; what the bank then holds of what came, or of everything asked."""
+        made: dict[PromptKey, tuple[Draw, ...]],
+        counted: _Counted,
+    ) -> None:
+        """Store outcomes as they come, and charge the time in which the model answered."""
         started = flushed = time.monotonic()
+        charged = 0.0
         buffer: dict[PromptKey, tuple[Draw, ...]] = {}
-        waiting = settled = done = new = 0
-        made: dict[PromptKey, tuple[Draw, ...]] = {}
-        marks: deque[Mark] = deque([(0.0, 0)], MARKS)
+        waiting = 0
 
         async def flush() -> None:
-            nonlocal buffer, waiting, settled, flushed, new
+            nonlocal buffer, waiting, flushed, charged
             if buffer:
-                new += await asyncio.to_thread(self._bank.settle, backend.identity, buffer)
-            settled, waiting, buffer, flushed = settled + waiting, 0, {}, time.monotonic()
-            seconds = time.monotonic() - started
-            marks.append((seconds, done))
-            self._progress(Progress(stage, model, done, len(keys), settled, seconds, tuple(marks)))
+                counted.new += await asyncio.to_thread(self._bank.settle, backend.identity, buffer)
+            counted.settled += waiting
+            waiting, buffer, flushed = 0, {}, time.monotonic()
+            # A wait is known only when it has ended, so what was charged may turn out to be too much.
+            busy = covered(without((started, flushed), waits.spans))
+            self._allowance.timed(model, busy - charged)
+            charged = busy
+            self._progress(counted.progress(stage, model))
+            self._allowance.check()
 
-        with measured_waits() as waits:
-            async for outcome in outcomes:
-                done += 1
-                if isinstance(outcome, Failed):
-                    filled.failures[keys[outcome.position]] = outcome.reason
-                if outcome.draws:
-                    # A request that failed in part keeps what it drew: the next run asks for the rest only.
-                    draws = tuple(replace(draw, origin=self._origin) for draw in outcome.draws)
-                    buffer[keys[outcome.position]] = made[keys[outcome.position]] = draws
-                    waiting += len(draws)
-                if waiting >= FLUSH_DRAWS or time.monotonic() - flushed > FLUSH_SECONDS:
-                    await flush()
+        try:
+            with measured_waits() as waits:
+                async for outcome in outcomes:
+                    counted.done += 1
+                    if isinstance(outcome, Failed):
+                        filled.failures[keys[outcome.position]] = outcome.reason
+                    if outcome.draws:
+                        # A request that failed in part keeps what it drew: the next run asks for the rest only.
+                        draws = tuple(replace(draw, origin=self._origin) for draw in outcome.draws)
+                        buffer[keys[outcome.position]] = made[keys[outcome.position]] = draws
+                        waiting += len(draws)
+                    if waiting >= FLUSH_DRAWS or time.monotonic() - flushed > FLUSH_SECONDS:
+                        await flush()
+        except asyncio.CancelledError:
+            # Another model's end, or the deadline's, ends this one too; what has come is paid for and kept.
+            if buffer:
+                self._bank.settle(backend.identity, buffer)
+            raise
         self._share_time(self._timed(model, started, waits), made)
         await flush()
-        if new == settled:
-            return made
-        # Another process settled one of these draws first, and the first one stays.
-        return await asyncio.to_thread(self._bank.held, keys)
 
     def _timed(self, model: str, started: float, waits: Waits) -> float:
         """Seconds for which a model was asked since ``started``; what it waited for is entered apart."""
@@ -205,6 +260,25 @@ class Drawing:
 def _joined(held: Sequence[Draw], drawn: Sequence[Draw]) -> tuple[Draw, ...]:
     """Draws of one prompt by index; those of the bank before those in memory."""
     return tuple(draw for _, draw in sorted(({d.index: d for d in (*drawn, *held)}).items()))
+
+
+class _Counted:
+    """How far the requests of one stage to one model have come, over all the groups they are sent in."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._started = time.monotonic()
+        self._marks: deque[Mark] = deque([(0.0, 0)], MARKS)
+        self.done = 0
+        self.settled = 0
+        self.new = 0
+        """Of the settled draws, those that the bank did not hold yet."""
+
+    def progress(self, stage: str, model: str) -> Progress:
+        """Now, as an event."""
+        seconds = time.monotonic() - self._started
+        self._marks.append((seconds, self.done))
+        return Progress(stage, model, self.done, self._total, self.settled, seconds, tuple(self._marks))
 
 
 def key_of(backends: Backends, need: Need) -> PromptKey:

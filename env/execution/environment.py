@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from env.allocation import Allocation, StageSetting
-from env.backends import Message, Sampling
+from env.backends import Draw, Message, Sampling
 from env.backends.pool import Backends
 from env.bank import PromptKey, SampleBank
 from env.calls import Call, merged
 from env.costs import CostOptions, PlanCost
 from env.errors import ApportionError, TemplateError
+from env.execution.allowance import Allowance
 from env.execution.drawing import Drawing, Need
 from env.execution.estimates import Estimator, Realised, answer_variable
 from env.execution.evidence import ExampleEvidence, Spend, StageOutcome, TrialResult
@@ -80,6 +81,7 @@ class Environment:
         examples: Sequence[Example],
         origin: str = "",
         progress: ProgressSink = no_progress,
+        allowance: Allowance | None = None,
     ) -> list[TrialResult]:
         """Evaluate allocations on examples.
 
@@ -90,13 +92,17 @@ class Environment:
             examples: the examples, the same for all.
             origin: names this batch; draws it causes carry it.
             progress: told after each stored chunk; raising from it stops the batch.
+            allowance: what the batch may use; None for no limit.
+
+        Raises:
+            AllowanceSpent: a limit was reached; what was drawn until then is in the bank, and no trial has a result.
 
         Returns:
             One result per allocation, in order. Failed calls, and prompts that cannot be rendered from an upstream
             answer, fail their examples with the reason.
         """
         started = time.monotonic()
-        drawing = Drawing(self._bank, self._backends, origin, progress)
+        drawing = Drawing(self._bank, self._backends, origin, progress, allowance)
         batch = _Batch(
             [Path(allocation, example, dict(example.fields)) for allocation in allocations for example in examples]
         )
@@ -239,19 +245,26 @@ class Environment:
         for allocation, paths, load in zip(allocations, parts, loads, strict=True):
             evidence = tuple(self._evidence(path, estimator) for path in paths)
             scored = [e.cost for e in evidence if e.status == "scored"]
+            new = self._new(paths, origin, claimed)
+            seconds = (time.monotonic() - started - drawing.idle_seconds) / max(1, len(allocations))
             results.append(
                 TrialResult(
                     allocation,
                     evidence,
                     self.cost.allocation(allocation),
                     sum(scored) / len(scored) if scored else None,
-                    self._spend(
-                        paths,
-                        origin,
-                        claimed,
-                        (time.monotonic() - started - drawing.idle_seconds) / max(1, len(allocations)),
+                    Spend(
+                        new.draws,
+                        new.reused,
+                        new.prompt_tokens,
+                        new.output_tokens,
+                        self.cost.of(merged(new.calls)),
+                        seconds,
                         load,
                     ),
+                    merged([*new.calls, *new.scores]),
+                    new.seconds,
+                    new.timed_tokens / new.tokens if new.tokens else 1.0,
                 )
             )
         return results
@@ -265,24 +278,41 @@ class Environment:
         score, curves = estimator.example(path)
         return ExampleEvidence(identity, "scored", score, realised, "", outcomes, curves, path.cost)
 
-    def _spend(
-        self, paths: Sequence[Path], origin: str, claimed: set[tuple[PromptKey, int]], seconds: float, load: float
-    ) -> Spend:
+    def _new(self, paths: Sequence[Path], origin: str, claimed: set[tuple[PromptKey, int]]) -> _New:
         """What an allocation caused: a draw belongs to the first allocation of the batch that asked for it."""
-        new = reused = prompt_tokens = output_tokens = 0
-        calls: list[Call] = []
+        new = _New()
         for query in (query for path in paths for query in path.queries):
             for key, asked in query.asked.items():
                 fresh = [d for i, d in asked.draws.items() if d.origin == origin and (key, i) not in claimed]
                 claimed.update((key, draw.index) for draw in fresh)
-                new += len(fresh)
-                reused += len(asked.draws) - len(fresh)
-                if fresh:
-                    outputs = sum(draw.output_tokens for draw in fresh)
-                    prompt_tokens += asked.prompt_tokens
-                    output_tokens += outputs
-                    calls.append(Call(asked.model, asked.prompt_tokens, outputs / len(fresh), len(fresh)))
-        return Spend(new, reused, prompt_tokens, output_tokens, self.cost.of(merged(calls)), seconds, load)
+                self._add(new, key, asked.model, asked.prompt_tokens, fresh, len(asked.draws) - len(fresh))
+            for key, score in query.scored.items():
+                if score.origin == origin and (key, 0) not in claimed:
+                    claimed.add((key, 0))
+                    call = query.judged[key]
+                    new.scores.append(call)
+                    self._add_time(new, key, call.model, score, call.prompt + score.output_tokens)
+        return new
+
+    def _add(
+        self, new: _New, key: PromptKey, model: str, prompt_tokens: int, fresh: Sequence[Draw], reused: int
+    ) -> None:
+        outputs = sum(draw.output_tokens for draw in fresh)
+        new.reused += reused
+        if fresh:
+            new.draws += len(fresh)
+            new.prompt_tokens += prompt_tokens
+            new.output_tokens += outputs
+            new.calls.append(Call(model, prompt_tokens, outputs / len(fresh), len(fresh)))
+        for draw in fresh:
+            self._add_time(new, key, model, draw, draw.output_tokens + prompt_tokens / len(fresh))
+
+    def _add_time(self, new: _New, key: PromptKey, model: str, draw: Draw, tokens: float) -> None:
+        new.tokens += tokens
+        seconds = self._seconds.get(key, {}).get(draw.index)
+        if seconds is not None:
+            new.seconds[model] = new.seconds.get(model, 0.0) + seconds
+            new.timed_tokens += tokens
 
     def score_answer(self, answer: str | None, example: Example) -> float:
         """Metric of a canonical final answer."""
@@ -299,6 +329,25 @@ def _shared_loads(by_model: Mapping[str, float], parts: Sequence[Sequence[Path]]
     ]
     users = {model: sum(model in models for models in asked) for model in by_model}
     return [sum(by_model[m] / users[m] for m in sorted(models) if m in by_model) for models in asked]
+
+
+@dataclass
+class _New:
+    """What one allocation of a batch newly caused."""
+
+    draws: int = 0
+    reused: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    calls: list[Call] = field(default_factory=list)
+    """Of the draws."""
+
+    scores: list[Call] = field(default_factory=list)
+    """Of the verifiers."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens: float = 0.0
+    timed_tokens: float = 0.0
 
 
 class _Batch:

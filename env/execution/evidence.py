@@ -123,6 +123,15 @@ class TrialResult:
     spend: Spend
     """The part of the batch's new draws first asked for by this allocation."""
 
+    new_calls: tuple[Call, ...] = ()
+    """What these new draws and the verifiers' new scores took, so that they can be priced in any unit."""
+
+    inference: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """Measured seconds of them, by model, of those that were timed."""
+
+    timed: float = field(default=1.0, compare=False)
+    """Share of their tokens that `inference` tells of; less than 1 where another process drew some of them."""
+
     @property
     def score(self) -> float | None:
         """Mean score over the scored examples; None where none was."""

@@ -60,6 +60,9 @@ class Query:
     judged: dict[PromptKey, Call] = field(default_factory=dict)
     """What each score took of its verifier."""
 
+    scored: dict[PromptKey, Draw] = field(default_factory=dict)
+    """The scores themselves."""
+
     def calls(self) -> tuple[Call, ...]:
         """Everything asked for, whether newly drawn or found in the bank."""
         drawn = [
@@ -197,6 +200,7 @@ class StageQueries:
                 # A judge's verdicts are tokens it wrote; other verifiers only read.
                 verdicts = (score.output_tokens, 1) if score.output_tokens else (0.0, 0)
                 query.judged.setdefault(key, Call(request.verifier, tokens, *verdicts))
+                query.scored.setdefault(key, score)
                 replies.append((score,))
                 continue
             reply = _reply(request, filled.draws.get(key, ()))

@@ -260,6 +260,9 @@ def _check_budget(spec: StudySpec) -> list[Fault]:
     faults = cost.faults()
     if faults:
         return faults
+    faults = _check_search_budget(spec, options)
+    if faults:
+        return faults
     cheapest = cheapest_allocation(spec.pipeline, cost)
     lowest = cost.allocation(cheapest)
     if lowest <= spec.budget.plan.limit:
@@ -269,3 +272,11 @@ def _check_budget(spec: StudySpec) -> list[Fault]:
         f"{lowest:.6g} {cost.unit} ({cheapest}); raise it to at least that"
     )
     return [Fault("budget.plan.limit", message)]
+
+
+def _check_search_budget(spec: StudySpec, options: CostOptions) -> list[Fault]:
+    """A limit in money needs the price of every model that may be asked."""
+    if spec.budget.search.dollars is None:
+        return []
+    lacking = PlanCost(spec.pipeline, "dollars", options).faults()
+    return [Fault(fault.path, f"budget.search.dollars: {fault.message}") for fault in lacking]

@@ -136,10 +136,26 @@ class PlanBudget(Strict):
 
 
 class SearchBudget(Strict):
-    """What the search may spend; whichever ends first."""
+    """What the search may spend; whichever ends first. The sealed test at the end is not part of it."""
 
     trials: int = Field(24, ge=1, le=100_000)
     draws: int | None = Field(None, ge=1, description="New draws (model generations) of the whole search.")
+    tokens: int | None = Field(
+        None, ge=1, description="Tokens that the pipeline's models read and write anew, the verifiers' included."
+    )
+    gpu_seconds: float | None = Field(
+        None, gt=0, description="Seconds in which models answer requests, times the accelerators each is spread over."
+    )
+    dollars: float | None = Field(None, gt=0, description="By the models' prices; see budget.plan.prices.")
+    wall_seconds: float | None = Field(
+        None, gt=0, description="From the study's first start on; time in which no worker runs it counts too."
+    )
+    min_gain: float | None = Field(
+        None,
+        ge=0,
+        description="End the search where, over a whole round, no allocation that is left is expected to gain as much "
+        "score over the best one. Off where not given: what gain is worth a trial, only you know.",
+    )
 
 
 class ProposerBudget(Strict):

@@ -4,15 +4,19 @@ from planner.archive.archive import Archive, open_archive
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
 from planner.archive.errors import Ambiguous, ArchiveError, BudgetExhausted, NotFound, StatusConflict
+from planner.archive.ledgers import Decision
 from planner.archive.migration import current_revision, head_revision, migrate
 from planner.archive.records import (
+    Claim,
     EventRecord,
     GuidelineRecord,
     KPoint,
+    Ledger,
     LedgerUsage,
     PlanRecord,
     ProposalRecord,
     ScheduleRecord,
+    SearchLedger,
     StudyRecord,
     StudyStatus,
     TrialRecord,
@@ -24,14 +28,18 @@ __all__ = [
     "Archive",
     "ArchiveError",
     "BudgetExhausted",
+    "Claim",
+    "Decision",
     "EventRecord",
     "GuidelineRecord",
     "KPoint",
+    "Ledger",
     "LedgerUsage",
     "NotFound",
     "PlanRecord",
     "ProposalRecord",
     "ScheduleRecord",
+    "SearchLedger",
     "SqlSampleBank",
     "StatusConflict",
     "StudyRecord",

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, bindparam, select, text, update
 
 from env.backends._base import Draw, FinishReason, ModelIdentity
 from env.bank._base import ParserKey, PromptKey
+from env.calls import Call
 from planner.archive.connection import explained
 from planner.archive.errors import ArchiveError
 from planner.archive.numbering import insert_tuples, number_of, numbers_of
@@ -52,6 +53,22 @@ _DRAW_COLUMNS = (
     "score",
     "origin_id",
     "created_at",
+)
+
+
+_SCORED = f"d.finish = {FINISH_CODES['score']:d}"
+_ASKED_BY = text(
+    f"""
+    SELECT m.name, m.revision, a.scored, count(*), sum(a.prompt), sum(a.draws), sum(a.output)
+    FROM (
+        SELECT d.prompt_id, {_SCORED} AS scored, count(*) AS draws, max(d.prompt_tokens) AS prompt,
+               sum(d.output_tokens) AS output
+        FROM draws d JOIN origins o ON o.id = d.origin_id
+        WHERE o.name = :origin
+        GROUP BY d.prompt_id, {_SCORED}
+    ) a JOIN prompts p ON p.id = a.prompt_id JOIN models m ON m.id = p.model_id
+    GROUP BY m.name, m.revision, a.scored
+    """
 )
 
 
@@ -111,6 +128,23 @@ class SqlSampleBank:
             for held in _present(connection, keys):
                 wanted.pop(held, None)
             return insert_tuples(connection, DrawRow, _DRAW_COLUMNS, _draw_rows(connection, wanted, prompts))
+
+    def asked_by(self, origin: str) -> list[tuple[ModelIdentity, bool, Call]]:
+        """What one batch newly asked of each model and stored: (model as it draws, whether scores, call).
+
+        Prompts are counted once, and in full where a prefix cache held part of them. Reads all draws of the bank: for
+        a batch that was cut off, not for every one.
+
+        Raises:
+            ArchiveError: the database failed.
+        """
+        with explained(self._engine), self._engine.connect() as connection:
+            rows = connection.execute(_ASKED_BY, {"origin": origin}).all()
+        return [
+            (ModelIdentity(name, revision), bool(scored), call)
+            for name, revision, scored, *sizes in rows
+            for call in _calls(name, bool(scored), *(int(size) for size in sizes))
+        ]
 
     def answers(self, parser: ParserKey, keys: Sequence[PromptKey]) -> Mapping[PromptKey, Mapping[int, str | None]]:
         """See `AnswerBank.answers`.
@@ -277,3 +311,13 @@ def _content(text_id: int | None, body: bytes | None) -> tuple[str, bool]:
 def _origins(connection: Connection, keys: list[bytes]) -> dict[int, str]:
     """Names of the batches that asked for the draws of these prompts: few for thousands of draws."""
     return {row.id: row.name for row in connection.execute(_ORIGINS, {"keys": keys})}
+
+
+def _calls(model: str, scored: bool, prompts: int, prompt: int, draws: int, output: int) -> tuple[Call, ...]:
+    """Prompts with the same number of draws each, as near as whole numbers allow, so that the totals are exact."""
+    mean = prompt / prompts
+    if scored:
+        return (Call(model, mean, output / prompts, 1 if output else 0, prompts),)
+    few, more = divmod(draws, prompts)
+    parts = ((few, prompts - more), (few + 1, more))
+    return tuple(Call(model, mean, output / draws, samples, count) for samples, count in parts if count)

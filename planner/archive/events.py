@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import insert
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
 from planner.archive.records import EventRecord
 from planner.archive.sessions import Sessions, serialise, utc_now
@@ -35,16 +35,20 @@ class Events:
         Raises:
             ArchiveError: no such study, a payload that is not JSON, or the database failed.
         """
-        values = {"study_id": study_id, "event_key": key, "kind": kind, "payload": dict(payload)}
         with self._sessions.write() as session:
             serialise(session, "events", study_id)
-            if key is not None:
-                known = select(EventRow.id).where(EventRow.study_id == study_id, EventRow.event_key == key)
-                existing = session.exec(known).first()
-                if existing is not None:
-                    return existing
-            added = session.connection().execute(insert(table_of(EventRow)).values(**values, created_at=utc_now()))
-            return int((added.inserted_primary_key or (0,))[0])
+            return _append(session, study_id, kind, payload, key)
+
+    def append_all(self, study_id: str, events: Iterable[tuple[str, Mapping[str, Any], str | None]]) -> None:
+        """Add events in one transaction; each is (kind, payload, key), see `append`.
+
+        Raises:
+            ArchiveError: no such study, a payload that is not JSON, or the database failed; then none was added.
+        """
+        with self._sessions.write() as session:
+            serialise(session, "events", study_id)
+            for kind, payload, key in events:
+                _append(session, study_id, kind, payload, key)
 
     def after(self, study_id: str, last_id: int = 0, limit: int = 500) -> list[EventRecord]:
         """Events with ids above `last_id`, oldest first, at most `limit`."""
@@ -52,6 +56,13 @@ class Events:
         with self._sessions.read() as session:
             rows = session.exec(query.order_by(col(EventRow.id)).limit(limit))
             return [EventRecord(**row.model_dump(exclude={"event_key"})) for row in rows]
+
+    def named(self, study_id: str, key: str) -> EventRecord | None:
+        """The event of a study with this key; None where there is none."""
+        query = select(EventRow).where(EventRow.study_id == study_id, EventRow.event_key == key)
+        with self._sessions.read() as session:
+            row = session.exec(query).first()
+            return None if row is None else EventRecord(**row.model_dump(exclude={"event_key"}))
 
     def latest(self, study_id: str, kind: str | None = None) -> EventRecord | None:
         """The newest event, of one kind where given; None where there is none."""
@@ -61,3 +72,14 @@ class Events:
         with self._sessions.read() as session:
             row = session.exec(query.order_by(col(EventRow.id).desc()).limit(1)).first()
             return None if row is None else EventRecord(**row.model_dump(exclude={"event_key"}))
+
+
+def _append(session: Session, study_id: str, kind: str, payload: Mapping[str, Any], key: str | None) -> int:
+    if key is not None:
+        known = select(EventRow.id).where(EventRow.study_id == study_id, EventRow.event_key == key)
+        existing = session.exec(known).first()
+        if existing is not None:
+            return existing
+    values = {"study_id": study_id, "event_key": key, "kind": kind, "payload": dict(payload)}
+    added = session.connection().execute(insert(table_of(EventRow)).values(**values, created_at=utc_now()))
+    return int((added.inserted_primary_key or (0,))[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from sqlmodel import col, select
+from sqlmodel import col, func, select
 
 from planner.archive.records import GuidelineRecord
 from planner.archive.sessions import Sessions, insert_missing, utc_now
@@ -31,11 +31,16 @@ class Guidelines:
         with self._sessions.write() as session:
             return insert_missing(session.connection(), GuidelineRow, rows)
 
-    def list(self, study_id: str, round: int | None = None) -> list[GuidelineRecord]:
-        """Guidelines of a study, of one round where given, in order."""
+    def list(self, study_id: str, round: int | None = None, newest: int | None = None) -> list[GuidelineRecord]:
+        """Guidelines of a study in order: of one round, or of the `newest` rounds that have any, where given."""
         query = select(GuidelineRow).where(GuidelineRow.study_id == study_id)
         if round is not None:
             query = query.where(GuidelineRow.round == round)
+        if newest is not None:
+            # The smallest of the newest rounds; an index look-up each, however many rounds there are.
+            mine = select(GuidelineRow.round).where(GuidelineRow.study_id == study_id).distinct()
+            rounds = mine.order_by(col(GuidelineRow.round).desc()).limit(newest).subquery()
+            query = query.where(col(GuidelineRow.round) >= select(func.min(rounds.c.round)).scalar_subquery())
         with self._sessions.read() as session:
             rows = session.exec(query.order_by(col(GuidelineRow.round), col(GuidelineRow.position)))
             return [GuidelineRecord(**row.model_dump()) for row in rows]

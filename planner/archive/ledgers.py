@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
 
 from sqlmodel import Session, col, func, select
 
 from planner.archive.errors import ArchiveError, BudgetExhausted
-from planner.archive.records import Ledger, LedgerUsage
+from planner.archive.records import Claim, Ledger, LedgerUsage, SettledShare
 from planner.archive.sessions import Sessions, insert_missing, serialise, utc_now
 from planner.archive.tables import LedgerRow
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was granted of several entries that were reserved together."""
+
+    granted: tuple[str, ...]
+    """Keys of the entries that have their reservations."""
+
+    refused: Mapping[str, BudgetExhausted]
+    """Why the others have none; empty where the decision was taken by an earlier run."""
+
+    known: bool
+    """An earlier run of the same step had taken it."""
+
+    totals: Mapping[str, float]
+    """Settled and openly reserved in each limited ledger, these reservations included."""
 
 
 class Ledgers:
@@ -40,7 +60,7 @@ class Ledgers:
         """
         _check_amount(amount)
         with self._sessions.write() as session:
-            serialise(session, "ledger", study_id, ledger)
+            serialise(session, "ledger", study_id)
             if session.get(LedgerRow, (study_id, ledger, entry_key)) is not None:
                 return
             usage = _usage(session, study_id, ledger)
@@ -48,15 +68,8 @@ class Ledgers:
                 raise ArchiveError(f"the {ledger} ledger of study {study_id} counts {usage.unit}, not {unit}")
             if limit is not None and usage.total + amount > limit:
                 raise BudgetExhausted(ledger, unit, limit, usage.total, amount)
-            entry = LedgerRow(
-                study_id=study_id,
-                ledger=ledger,
-                entry_key=entry_key,
-                unit=unit,
-                reserved=amount,
-                created_at=utc_now(),
-            )
-            insert_missing(session.connection(), LedgerRow, [entry.model_dump()])
+            entry = _entry(study_id, entry_key, Claim(ledger, unit, amount, limit))
+            insert_missing(session.connection(), LedgerRow, [entry])
 
     def settle(self, study_id: str, ledger: Ledger, entry_key: str, amount: float) -> None:
         """Replace a reservation by what was really spent (0 releases it); the first settlement of an entry stays.
@@ -73,6 +86,91 @@ class Ledgers:
                 entry.settled = amount
                 entry.settled_at = utc_now()
                 session.add(entry)
+
+    def reserve_batch(self, study_id: str, claims: Mapping[str, Sequence[Claim]]) -> Decision:
+        """Set amounts aside for several entries in one transaction.
+
+        In order, each entry is reserved in all its ledgers or in none, so that one that does not fit leaves its room
+        to those after it. Where any of the entries is known, an earlier run of the same step took the decision: it
+        stays, whatever has been settled since.
+
+        Args:
+            study_id: an existing study.
+            claims: by entry key; the ledgers of an entry differ.
+
+        Raises:
+            ArchiveError: another unit than a ledger's, an amount that is no amount, or no such study.
+        """
+        for claim in (claim for wanted in claims.values() for claim in wanted):
+            _check_amount(claim.amount)
+        with self._sessions.write() as session:
+            serialise(session, "ledger", study_id)
+            keyed = select(LedgerRow.entry_key).where(*_these(study_id, list(claims)))
+            known = set(session.exec(keyed))
+            # Sums over all entries of a ledger, so only of those that somebody limits.
+            limited = {claim.ledger for wanted in claims.values() for claim in wanted if claim.limit is not None}
+            usages = _usages(session, study_id, limited)
+            totals = {ledger: usage.total for ledger, usage in usages.items()}
+            if known:
+                return Decision(tuple(key for key in claims if key in known), {}, True, totals)
+            granted: list[str] = []
+            refused: dict[str, BudgetExhausted] = {}
+            rows: list[Mapping[str, object]] = []
+            for key, wanted in claims.items():
+                _refuse_other_units(study_id, wanted, usages)
+                refusal = _refusal(wanted, totals)
+                if refusal is not None:
+                    refused[key] = refusal
+                    continue
+                granted.append(key)
+                for claim in wanted:
+                    totals[claim.ledger] = totals.get(claim.ledger, 0.0) + claim.amount
+                    rows.append(_entry(study_id, key, claim))
+            insert_missing(session.connection(), LedgerRow, rows)
+            return Decision(tuple(granted), refused, False, totals)
+
+    def settle_entry(self, study_id: str, entry_key: str, amounts: Mapping[Ledger, float]) -> None:
+        """Settle one entry in several ledgers in one transaction; the first settlement of each stays.
+
+        Raises:
+            ArchiveError: nothing was reserved under this key in a ledger, or an amount that is no amount.
+        """
+        for amount in amounts.values():
+            _check_amount(amount)
+        query = select(LedgerRow).where(*_these(study_id, [entry_key]))
+        with self._sessions.write() as session:
+            rows = {row.ledger: row for row in session.exec(query.with_for_update())}
+            missing = sorted(ledger for ledger in amounts if ledger not in rows)
+            if missing:
+                raise ArchiveError(
+                    f"the {', '.join(missing)} ledger of study {study_id} has no entry {entry_key!r}; reserve first"
+                )
+            for ledger, amount in amounts.items():
+                if rows[ledger].settled is None:
+                    rows[ledger].settled, rows[ledger].settled_at = amount, utc_now()
+                    session.add(rows[ledger])
+
+    def entries(self, study_id: str, entry_keys: Sequence[str]) -> dict[tuple[str, Ledger], tuple[float, float | None]]:
+        """(reserved, settled or None) by entry key and ledger, of the entries there are."""
+        query = select(LedgerRow).where(*_these(study_id, entry_keys))
+        with self._sessions.read() as session:
+            return {(r.entry_key, r.ledger): (r.reserved, r.settled) for r in session.exec(query)}  # type: ignore[misc]
+
+    def usages(self, study_id: str) -> dict[Ledger, LedgerUsage]:
+        """What is settled and openly reserved in every ledger that has an entry."""
+        with self._sessions.read() as session:
+            return _usages(session, study_id)  # type: ignore[return-value]
+
+    def settled_shares(self, study_id: str) -> dict[Ledger, SettledShare]:
+        """For every ledger with settled entries, what was reserved for them and what they came to."""
+        query = (
+            select(LedgerRow.ledger, func.sum(LedgerRow.reserved), func.sum(LedgerRow.settled))
+            .where(LedgerRow.study_id == study_id, col(LedgerRow.settled).is_not(None))
+            .group_by(LedgerRow.ledger)
+        )
+        with self._sessions.read() as session:
+            rows = session.connection().execute(query)
+            return {cast(Ledger, name): SettledShare(float(r or 0), float(s or 0)) for name, r, s in rows}
 
     def usage(self, study_id: str, ledger: Ledger) -> LedgerUsage:
         """What is settled and what is openly reserved."""
@@ -91,3 +189,48 @@ def _usage(session: Session, study_id: str, ledger: str) -> LedgerUsage:
     query = select(settled, opened, unit).where(LedgerRow.study_id == study_id, LedgerRow.ledger == ledger)
     spent, reserved, found = session.exec(query).one()
     return LedgerUsage(float(spent or 0.0), float(reserved or 0.0), found or "")
+
+
+def _usages(session: Session, study_id: str, of: Collection[str] | None = None) -> dict[str, LedgerUsage]:
+    opened = func.sum(LedgerRow.reserved).filter(col(LedgerRow.settled).is_(None))
+    query = (
+        select(LedgerRow.ledger, func.sum(LedgerRow.settled), opened, func.min(LedgerRow.unit))
+        .where(LedgerRow.study_id == study_id)
+        .group_by(LedgerRow.ledger)
+    )
+    if of is not None:
+        query = query.where(col(LedgerRow.ledger).in_(sorted(of)))
+    return {row[0]: LedgerUsage(float(row[1] or 0.0), float(row[2] or 0.0), row[3]) for row in session.exec(query)}
+
+
+def _refuse_other_units(study_id: str, claims: Sequence[Claim], usages: Mapping[str, LedgerUsage]) -> None:
+    for claim in claims:
+        unit = usages[claim.ledger].unit if claim.ledger in usages else claim.unit
+        if unit != claim.unit:
+            raise ArchiveError(f"the {claim.ledger} ledger of study {study_id} counts {unit}, not {claim.unit}")
+
+
+def _refusal(claims: Sequence[Claim], totals: Mapping[str, float]) -> BudgetExhausted | None:
+    """Why an entry does not fit: the first of its ledgers without room."""
+    for claim in claims:
+        total = totals.get(claim.ledger, 0.0)
+        if claim.limit is not None and total + claim.amount > claim.limit:
+            return BudgetExhausted(claim.ledger, claim.unit, claim.limit, total, claim.amount)
+    return None
+
+
+def _entry(study_id: str, entry_key: str, claim: Claim) -> dict[str, object]:
+    return LedgerRow(
+        study_id=study_id,
+        ledger=claim.ledger,
+        entry_key=entry_key,
+        unit=claim.unit,
+        reserved=claim.amount,
+        created_at=utc_now(),
+    ).model_dump()
+
+
+def _these(study_id: str, entry_keys: Sequence[str]) -> tuple[Any, ...]:
+    """Conditions for entries of any ledger. The ledgers are named for the key's index, whose second column they are."""
+    named = col(LedgerRow.ledger).in_(get_args(Ledger))
+    return (col(LedgerRow.study_id) == study_id, named, col(LedgerRow.entry_key).in_(list(entry_keys)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from sqlalchemy.orm import defer
 from sqlmodel import col, select
 
 from env.allocation import Allocation
@@ -33,14 +34,27 @@ class Proposals:
         with self._sessions.write() as session:
             return insert_missing(session.connection(), ProposalRow, rows)
 
-    def list(self, study_id: str, round: int | None = None) -> list[ProposalRecord]:
-        """Proposals of a study, of one round where given, in the order they were made."""
+    def list(
+        self, study_id: str, round: int | None = None, since: int | None = None, prompts: bool = True
+    ) -> list[ProposalRecord]:
+        """Proposals of a study in the order they were made.
+
+        Args:
+            study_id: which.
+            round: only of this one.
+            since: only of this round and later ones.
+            prompts: read the prompts of LLM calls too; they are long, and None in what is answered without them.
+        """
         query = select(ProposalRow).where(ProposalRow.study_id == study_id)
         if round is not None:
             query = query.where(ProposalRow.round == round)
+        if since is not None:
+            query = query.where(ProposalRow.round >= since)
+        if not prompts:
+            query = query.options(defer(col(ProposalRow.prompt)))  # type: ignore[arg-type]
         query = query.order_by(col(ProposalRow.round), col(ProposalRow.attempt), col(ProposalRow.position))
         with self._sessions.read() as session:
-            return [_record(row) for row in session.exec(query)]
+            return [_record(row, prompts) for row in session.exec(query)]
 
 
 def _values(proposal: ProposalRecord) -> dict[str, Any]:
@@ -52,6 +66,7 @@ def _values(proposal: ProposalRecord) -> dict[str, Any]:
     }
 
 
-def _record(row: ProposalRow) -> ProposalRecord:
-    values = row.model_dump(exclude={"allocation", "allocation_key"})
+def _record(row: ProposalRow, prompts: bool = True) -> ProposalRecord:
+    left_out = {"allocation", "allocation_key"} | (set() if prompts else {"prompt"})
+    values = row.model_dump(exclude=left_out)
     return ProposalRecord(allocation=Allocation.from_json(row.allocation) if row.allocation else None, **values)

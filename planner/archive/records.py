@@ -12,9 +12,15 @@ from env.execution.evidence import Spend
 
 StudyStatus = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 Split = Literal["search", "test"]
-Ledger = Literal["search", "proposer"]
+SearchLedger = Literal[
+    "search", "search_tokens", "search_flops", "search_gpu_seconds", "search_dollars", "search_wall_seconds"
+]
+"""What the search spends; `search` itself counts draws."""
+
+Ledger = Literal[SearchLedger, "proposer"]
 PlanKind = Literal["chosen", "best"]
 Verdict = Literal["accepted", "refused"]
+TrialStatus = Literal["done", "failed", "cut"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,9 @@ class TrialRecord:
     split: Split
     round: int
     allocation: Allocation
-    status: Literal["done", "failed"]
-    """``failed``: no example could be scored. It is not a score of 0."""
+    status: TrialStatus
+    """``failed``: no example could be scored; ``cut``: the search budget ended within its batch. Neither is a score of
+    0."""
 
     score: float | None
     standard_error: float | None
@@ -185,6 +192,25 @@ class LedgerUsage:
     def total(self) -> float:
         """Settled and openly reserved."""
         return self.settled + self.reserved
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What an entry wants to set aside in one ledger."""
+
+    ledger: Ledger
+    unit: str
+    amount: float
+    limit: float | None = None
+    """What settled and reserved amounts of the ledger together may reach; None for no limit."""
+
+
+@dataclass(frozen=True)
+class SettledShare:
+    """How settled entries of a ledger compare with what was reserved for them."""
+
+    reserved: float
+    settled: float
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from sqlmodel import Session, and_, col, or_, select, update
+from sqlmodel import Session, and_, col, func, or_, select, update
 
 from planner.archive.errors import Ambiguous, NotFound, StatusConflict
 from planner.archive.records import StudyRecord, StudyStatus
 from planner.archive.sessions import Sessions, insert_missing, utc_now
 from planner.archive.statuses import TERMINAL, may_follow
-from planner.archive.tables import StudyRow
+from planner.archive.tables import ProposalRow, StudyRow, TrialRow
 
 _SHOWN_MATCHES = 10
 
@@ -184,7 +184,20 @@ class Studies:
         Raises:
             NotFound: no such study.
         """
-        return self.get(study_id).cancel_requested
+        with self._sessions.read() as session:
+            # The column alone: a spec with its rows inside takes long to read, and every chunk of draws asks.
+            found = session.exec(select(StudyRow.cancel_requested).where(StudyRow.id == study_id)).first()
+        if found is None:
+            raise _missing(study_id)
+        return found
+
+    def sizes(self, study_id: str) -> tuple[int, int]:
+        """(trials, proposals) held of a study. Rows are only ever added, so these tell whether there are new ones."""
+        trials = select(func.count()).where(TrialRow.study_id == study_id).scalar_subquery()
+        proposals = select(func.count()).where(ProposalRow.study_id == study_id).scalar_subquery()
+        with self._sessions.read() as session:
+            found = session.connection().execute(select(trials, proposals)).one()
+            return int(found[0]), int(found[1])
 
     def _change(self, study_id: str, **values: Any) -> None:
         with self._sessions.write() as session:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, cast
 
 from sqlalchemy import insert
-from sqlmodel import col, select
+from sqlalchemy.orm import defer
+from sqlmodel import and_, col, select
 
 from env.allocation import Allocation
 from env.execution.evidence import ExampleEvidence, Spend, TrialResult
@@ -22,9 +25,12 @@ from planner.archive.evidence import (
     independent_draws,
     standard_error,
 )
-from planner.archive.records import Split, TrialRecord
+from planner.archive.records import KPoint, Split, TrialRecord
 from planner.archive.sessions import Sessions, insert_missing, utc_now
 from planner.archive.tables import EvidenceRow, TrialRow, table_of
+
+_NUMBERS_A_STATEMENT = 500
+_ROWS_A_FETCH = 5000
 
 
 class Trials:
@@ -35,7 +41,14 @@ class Trials:
         self._sessions = sessions
 
     def record(
-        self, study_id: str, trial_no: int, split: Split, round: int, result: TrialResult, unit: str
+        self,
+        study_id: str,
+        trial_no: int,
+        split: Split,
+        round: int,
+        result: TrialResult,
+        unit: str,
+        cut: bool = False,
     ) -> TrialRecord:
         """Store a trial with all its evidence in one transaction; the first record of a number wins.
 
@@ -47,6 +60,7 @@ class Trials:
             round: of the search.
             result: what the evaluation left behind.
             unit: of the costs in `result`.
+            cut: the search budget ended within its batch, so that it has no evidence.
 
         Returns:
             The trial as the archive holds it.
@@ -58,6 +72,8 @@ class Trials:
         if len(set(ids)) != len(ids):
             raise ArchiveError(f"trial {trial_no} names an example twice; example ids must be unique in a data set")
         values = _trial_values(study_id, trial_no, split, round, result, unit)
+        if cut:
+            values = {**values, "status": "cut"}
         rows = [evidence_values(study_id, trial_no, place, example) for place, example in enumerate(result.evidence)]
         for row in (values, *rows):
             _refuse_infinite(trial_no, row)
@@ -79,13 +95,54 @@ class Trials:
                 raise NotFound(f"study {study_id!r} has no trial {trial_no}")
             return _record(row)
 
-    def list(self, study_id: str, split: Split | None = None) -> list[TrialRecord]:
-        """Trials of a study by number; of one split where given."""
+    def list(
+        self, study_id: str, split: Split | None = None, after: int | None = None, curves: bool = True
+    ) -> list[TrialRecord]:
+        """Trials of a study by number.
+
+        Args:
+            study_id: which.
+            split: only of this one.
+            after: only with numbers above this.
+            curves: read the curves too; they are most of a trial, and empty in what is answered without them.
+        """
         query = select(TrialRow).where(TrialRow.study_id == study_id).order_by(col(TrialRow.trial_no))
         if split is not None:
             query = query.where(TrialRow.split == split)
+        if after is not None:
+            query = query.where(TrialRow.trial_no > after)
+        if not curves:
+            query = query.options(defer(col(TrialRow.curves)))  # type: ignore[arg-type]
         with self._sessions.read() as session:
-            return [_record(row) for row in session.exec(query)]
+            return [_record(row, curves) for row in session.exec(query)]
+
+    def curves(self, study_id: str, numbers: Sequence[int]) -> dict[int, Mapping[str, tuple[KPoint, ...]]]:
+        """Curves by trial number, of those of the trials that there are."""
+        found: dict[int, Mapping[str, tuple[KPoint, ...]]] = {}
+        with self._sessions.read() as session:
+            for start in range(0, len(numbers), _NUMBERS_A_STATEMENT):
+                part = numbers[start : start + _NUMBERS_A_STATEMENT]
+                query = select(TrialRow.trial_no, TrialRow.curves).where(TrialRow.study_id == study_id)
+                for number, value in session.exec(query.where(col(TrialRow.trial_no).in_(part))):
+                    found[number] = curves_from_json(value)
+        return found
+
+    def scores(self, study_id: str, split: Split = "search") -> Iterator[tuple[int, dict[str, float]]]:
+        """(trial number, score by example id) of every trial with a score, by number.
+
+        Streams in one statement and reads nothing else of the evidence: a long study has millions of its rows. Use it
+        to its end before the next call on the archive.
+        """
+        query = (
+            select(EvidenceRow.trial_no, EvidenceRow.example_id, EvidenceRow.score)
+            .join(TrialRow, _same_trial())
+            .where(EvidenceRow.study_id == study_id, TrialRow.split == split, col(EvidenceRow.score).is_not(None))
+            .order_by(col(EvidenceRow.trial_no))
+        )
+        with self._sessions.read() as session:
+            rows = session.exec(query.execution_options(yield_per=_ROWS_A_FETCH))
+            for number, group in groupby(rows, key=itemgetter(0)):
+                yield number, {row[1]: cast(float, row[2]) for row in group}
 
     def evidence(self, study_id: str, trial_no: int) -> tuple[ExampleEvidence, ...]:
         """The evidence of a trial, as and in the order it was recorded; empty where there is no such trial."""
@@ -96,6 +153,10 @@ class Trials:
     def by_allocation(self, study_id: str, split: Split | None = "search") -> dict[Allocation, TrialRecord]:
         """The latest trial of every allocation tried; of any split where `split` is None."""
         return {trial.allocation: trial for trial in self.list(study_id, split)}
+
+
+def _same_trial() -> Any:
+    return and_(col(TrialRow.study_id) == EvidenceRow.study_id, col(TrialRow.trial_no) == EvidenceRow.trial_no)
 
 
 def _one(study_id: str, trial_no: int) -> Any:
@@ -137,7 +198,7 @@ def _trial_values(
     }
 
 
-def _record(row: TrialRow) -> TrialRecord:
+def _record(row: TrialRow, curves: bool = True) -> TrialRecord:
     return TrialRecord(
         study_id=row.study_id,
         trial_no=row.trial_no,
@@ -161,7 +222,7 @@ def _record(row: TrialRow) -> TrialRecord:
             seconds=row.seconds,
             load_seconds=row.load_seconds,
         ),
-        curves=curves_from_json(row.curves),
+        curves=curves_from_json(row.curves) if curves else {},
         created_at=row.created_at,
         draws=row.draws,
     )

@@ -193,9 +193,9 @@ class TableSpace(SearchSpace):
         """See `SearchSpace.sizes`; what one more sample of a model costs."""
         return _slopes(self._table_prices[stage])
 
-    def sample(self, generator: random.Random, count: int) -> list[Allocation]:
-        """See `SearchSpace.sample`; each row alike."""
-        return generator.sample(self._feasible, min(count, len(self._feasible)))
+    def sampled(self, generator: random.Random) -> Iterator[Allocation]:
+        """See `SearchSpace.sampled`; every row once, each as likely as another."""
+        yield from generator.sample(self._feasible, len(self._feasible))
 
 
 def _spec(table: Table, limit: float) -> StudySpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -13,8 +14,10 @@ from env.errors import ApportionError
 from env.execution.evidence import ExampleEvidence
 from planner.archive import TrialRecord
 from planner.evidence import Choice, Contender, choose, compare, contender, mean_interval, pareto
+from planner.history import History
 from planner.loop.context import StudyContext, reference_allocation
 from planner.loop.engines import plan_engines, settle_engines
+from planner.loop.journal import estimates
 from planner.plans.document import (
     FrontPoint,
     GuidelineLine,
@@ -38,8 +41,8 @@ async def conclude(context: StudyContext) -> str:
         ApportionError: no trial could be scored; the message gives the reasons seen.
     """
     context.enter("conclude", context.archive.studies.get(context.study_id).round)
-    trials = [t for t in context.trials() if t.score is not None]
-    contenders = [c for t in trials if (c := _contender(context, t)) is not None]
+    _say_why(context)
+    contenders = _contenders(context)
     if not contenders:
         raise ApportionError(_nothing_scored(context))
     choice = choose(contenders)
@@ -57,9 +60,31 @@ async def conclude(context: StudyContext) -> str:
     return str(choice.chosen.allocation)
 
 
-def _contender(context: StudyContext, trial: TrialRecord) -> Contender | None:
-    evidence = context.archive.trials.evidence(context.study_id, trial.trial_no)
-    return contender(trial.trial_no, trial.allocation, trial.predicted_cost, evidence)
+def _say_why(context: StudyContext) -> None:
+    """Say what ended the search where no limit did: all trials ran, or nothing was left to propose."""
+    most = context.spec.budget.search.trials
+    journal = context.journal()
+    unrun = len(journal.accepted) - len(journal.trials)
+    refusal = context.archive.events.latest(context.study_id, "budget")
+    if context.trials_left():
+        context.stop("space", f"no further allocation was proposed that could run; {context.unused}")
+    elif unrun and refusal is not None:
+        message = f"{unrun} of the {most:,} trials did not fit what was left; the last: {refusal.payload['message']}"
+        context.stop(str(refusal.payload["limit"]), message)
+    else:
+        context.stop("trials", f"all {most:,} trials of the search budget were used")
+
+
+def _contenders(context: StudyContext) -> list[Contender]:
+    """The trials with a score. Their scores alone are read, in one go: a long study has millions of evidence rows."""
+    scored = {t.trial_no: t for t in context.trials() if t.score is not None}
+    return [
+        Contender(
+            number, t.allocation, t.score or 0.0, t.predicted_cost, scores, len(scores) / max(1, t.scored + t.failed)
+        )
+        for number, scores in context.archive.trials.scores(context.study_id, "search")
+        if (t := scored.get(number)) is not None
+    ]
 
 
 def _nothing_scored(context: StudyContext) -> str:
@@ -69,7 +94,8 @@ def _nothing_scored(context: StudyContext) -> str:
             if item.reason:
                 reasons[item.reason] = reasons.get(item.reason, 0) + 1
     listed = "; ".join(f"{n} x {reason}" for reason, n in sorted(reasons.items(), key=lambda p: -p[1])[:3])
-    return f"no trial could be scored, so there is no plan. {listed or 'No trial ran: check the search budget.'}"
+    why = listed or f"The search ended before a trial did: {context.stopped}. Raise that limit, or leave it out."
+    return f"no trial could be scored, so there is no plan. {why}"
 
 
 def _to_test(context: StudyContext, choice: Choice) -> dict[Allocation, str]:
@@ -124,9 +150,8 @@ def _document(
         remarks.append(f"{record.failed} of {len(evidence)} test examples failed and are in no score.")
     rivals = _rivals(subject, labelled, tested)
     test = IntervalPublic.of(mean_interval(scores)) if scores else None
-    history = context.history(0)
-    guidelines = context.archive.guidelines.list(context.study_id)
-    last = max((g.round for g in guidelines), default=0)
+    history = _with_curves(context, subject)
+    guidelines = context.archive.guidelines.list(context.study_id, newest=1)
     space = context.space
     return PlanDocument(
         kind=kind,
@@ -156,16 +181,23 @@ def _document(
             FrontPoint(trial_no=c.trial_no, allocation=c.allocation.to_json(), predicted_cost=c.cost, score=c.score)
             for c in pareto(contenders)
         ],
-        guidelines=[
-            GuidelineLine(insight=g.insight, stage=g.stage, text=g.text) for g in guidelines if g.round == last
-        ],
+        guidelines=[GuidelineLine(insight=g.insight, stage=g.stage, text=g.text) for g in guidelines],
         ledgers=_ledgers(context),
         trials=len(contenders),
-        refused=len(history.refused),
+        refused=context.journal().refused_count,
+        stopped=context.stopped,
         explanation=explanation(space, subject, contenders, test, rivals, remarks),
         remarks=remarks,
         provenance=_provenance(context),
     )
+
+
+def _with_curves(context: StudyContext, subject: Contender) -> History:
+    """The history with the plan's curves, which a long study leaves out unless it is among the best."""
+    history = context.history(0)
+    curves = context.archive.trials.curves(context.study_id, [subject.trial_no]).get(subject.trial_no, {})
+    views = (replace(v, curves=estimates(curves)) if v.trial_no == subject.trial_no else v for v in history.trials)
+    return replace(history, trials=tuple(views))
 
 
 def _rivals(
@@ -208,14 +240,15 @@ def _tested_contender(
 
 
 def _ledgers(context: StudyContext) -> list[LedgerLine]:
-    lines: list[LedgerLine] = []
-    budget = context.spec.budget
-    search = context.archive.ledgers.usage(context.study_id, "search")
-    lines.append(LedgerLine(ledger="search", spent=search.settled, unit="draws", limit=budget.search.draws))
-    tests = context.archive.trials.list(context.study_id, "test")
+    lines = [
+        LedgerLine(ledger="search", spent=spent, unit=unit, limit=limit)
+        for _, spent, unit, limit in context.budgets.spent()
+    ]
+    tests = context.archive.trials.list(context.study_id, "test", curves=False)
     lines.append(LedgerLine(ledger="test", spent=sum(t.spend.new_draws for t in tests), unit="draws", limit=None))
     proposer = context.archive.ledgers.usage(context.study_id, "proposer")
-    lines.append(LedgerLine(ledger="proposer", spent=proposer.settled, unit="tokens", limit=budget.proposer.tokens))
+    limit = context.spec.budget.proposer.tokens
+    lines.append(LedgerLine(ledger="proposer", spent=proposer.settled, unit="tokens", limit=limit))
     return lines
 
 

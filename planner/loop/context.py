@@ -14,17 +14,22 @@ from env.execution import Environment, Progress
 from env.spec import StudySpec
 from env.tasks.data import Splits, load_splits
 from planner.archive import Archive, ProposalRecord, TrialRecord
-from planner.history import CurveEstimate, Guideline, History, PendingView, RefusedView, TrialView
+from planner.history import Guideline, History
+from planner.loop.budgets import SearchBudgets
 from planner.loop.experience import past_tasks
+from planner.loop.journal import Journal
 from planner.proposers import Ablation, InsightProposer, Proposer, ProposerSetup, open_proposer
 from planner.proposers.registry import may_ask_llm
 from planner.space import SearchSpace
 
-CALL = "call"
-"""Origin of the rows that keep a proposer's LLM calls; they are no proposals."""
+STOP = "stop"
+"""Key of the event that says why a search ended."""
 
 EVENT_SECONDS = 0.7
 """Progress is written at most this often."""
+
+GUIDELINE_ROUNDS = 3
+"""Rounds whose guidelines a proposer sees, the newest: each round writes them anew from all trials."""
 
 
 class StudyCancelled(ApportionError):
@@ -73,6 +78,8 @@ class StudyContext:
         self.ablation = Ablation.of(self.spec.proposer.ablate)
         self.insight = InsightProposer(self.space, self.spec.seed, self.spec.proposer.batch, ablation=self.ablation)
         self.proposer = self._open_proposer(os.environ if environ is None else environ)
+        self.budgets = SearchBudgets(self.spec, archive, study_id, self.backends, len(self.splits.search))
+        self._journal = Journal(archive, study_id)
         self._last_event = 0.0
 
     def _open_proposer(self, environ: Mapping[str, str]) -> Proposer:
@@ -103,45 +110,44 @@ class StudyContext:
 
     # What the archive says ---------------------------------------------------------------------------------------
 
-    def trials(self) -> list[TrialRecord]:
-        """Trials on the search split, by number."""
-        return self.archive.trials.list(self.study_id, "search")
+    def journal(self) -> Journal:
+        """The study's trials and proposals, as the archive has them now."""
+        return self._journal.refresh()
 
-    def proposals(self) -> list[ProposalRecord]:
-        """Every proposal so far, in the order they were made."""
-        return self.archive.proposals.list(self.study_id)
+    def trials(self) -> list[TrialRecord]:
+        """Trials on the search split, by number, without their curves."""
+        return list(self.journal().trials)
 
     def accepted(self) -> list[ProposalRecord]:
         """Accepted proposals in order; the position in this list, from 1, is the trial's number."""
-        return [p for p in self.proposals() if p.verdict == "accepted" and p.allocation is not None]
+        return list(self.journal().accepted)
 
     def history(self, round_: int) -> History:
         """What a proposer may see."""
-        refused = [
-            RefusedView(p.round, p.allocation, (p.reply or "")[:500], p.verdict_reason)
-            for p in self.proposals()
-            if p.verdict == "refused" and p.origin != CALL
-        ]
+        journal = self.journal()
         guidelines = [
             Guideline(g.round, g.insight, g.text, g.stage, g.structured)
-            for g in self.archive.guidelines.list(self.study_id)
+            for g in self.archive.guidelines.list(self.study_id, newest=GUIDELINE_ROUNDS)
         ]
-        trials = tuple(_view(t) for t in self.trials() if t.score is not None)
-        scored = {trial.allocation for trial in trials}
-        pending = tuple(
-            PendingView(p.allocation, p.origin)
-            for p in self.accepted()
-            if p.allocation is not None and p.allocation not in scored
+        return History(
+            round_,
+            tuple(journal.views),
+            tuple(journal.refused),
+            tuple(guidelines),
+            self._left(journal),
+            journal.pending,
         )
-        return History(round_, trials, tuple(refused), tuple(guidelines), self.trials_left(), pending)
 
     def taken(self) -> set[Allocation]:
         """Allocations that ran or are accepted."""
-        return {p.allocation for p in self.accepted() if p.allocation is not None}
+        return set(self.journal().taken)
 
     def trials_left(self) -> int:
         """Trials the search budget still allows."""
-        return max(0, self.spec.budget.search.trials - len(self.accepted()))
+        return self._left(self.journal())
+
+    def _left(self, journal: Journal) -> int:
+        return max(0, self.spec.budget.search.trials - len(journal.accepted))
 
     def proposer_tokens_left(self) -> int:
         """Tokens the agent's LLM may still use."""
@@ -163,6 +169,33 @@ class StudyContext:
     def event(self, kind: str, payload: Mapping[str, object], key: str | None = None) -> None:
         """Write an event for whoever watches."""
         self.archive.events.append(self.study_id, kind, payload, key)
+
+    def events(self, kind: str, payloads: Mapping[str, Mapping[str, object]]) -> None:
+        """Write several events of a kind, by key."""
+        self.archive.events.append_all(self.study_id, ((kind, payload, key) for key, payload in payloads.items()))
+
+    def stop(self, reason: str, message: str, **details: object) -> None:
+        """Say why the search ends; the first reason stays.
+
+        Args:
+            reason: the limit's name, or what else ended it.
+            message: for people, with how much was left.
+            details: numbers behind it.
+        """
+        self.event("stop", {"reason": reason, "message": message, **details}, STOP)
+
+    @property
+    def unused(self) -> str:
+        """Trials of the budget that were not evaluated, for people."""
+        most = self.spec.budget.search.trials
+        run = sum(trial.status != "cut" for trial in self.journal().trials)
+        return f"{most - run:,} of {most:,} trials unused"
+
+    @property
+    def stopped(self) -> str:
+        """Why the search ended, for people; empty while it runs."""
+        found = self.archive.events.named(self.study_id, STOP)
+        return "" if found is None else str(found.payload["message"])
 
     def check_cancel(self) -> None:
         """Stop where a cancel was asked for.
@@ -209,21 +242,3 @@ def reference_allocation(space: SearchSpace) -> Allocation | None:
         if not space.faults(allocation):
             return allocation
     return None
-
-
-def _view(trial: TrialRecord) -> TrialView:
-    assert trial.score is not None
-    return TrialView(
-        trial.trial_no,
-        trial.round,
-        trial.allocation,
-        trial.score,
-        trial.standard_error or 0.0,
-        trial.predicted_cost,
-        trial.measured_cost or trial.predicted_cost,
-        trial.spend.new_draws,
-        {
-            stage: tuple(CurveEstimate(p.k, p.score, p.coverage) for p in points if p.score is not None)
-            for stage, points in trial.curves.items()
-        },
-    )

@@ -26,6 +26,10 @@ class LoopState(TypedDict):
     accepted: int
     wanted: int
     usable: bool
+    quiet: int
+    """Rounds in a row that began with too little to gain."""
+
+    converged: bool
 
 
 def build_graph(context: StudyContext, steps: Steps) -> Any:
@@ -46,7 +50,7 @@ def build_graph(context: StudyContext, steps: Steps) -> Any:
 
     async def propose(state: LoopState) -> dict[str, Any]:
         name = f"propose-{state['round']}-{state['attempt']}"
-        result = await steps.run(name, phases.propose, state["round"], state["attempt"])
+        result = await steps.run(name, phases.propose, state["round"], state["attempt"], state["quiet"])
         # A proposer that gave nothing at all is not asked twice: the insight policy fills in at once.
         following = state["attempt"] + 1 if result["usable"] else max(MAX_ATTEMPTS, state["attempt"] + 1)
         return {**result, "attempt": following}
@@ -63,6 +67,8 @@ def build_graph(context: StudyContext, steps: Steps) -> Any:
         return "propose" if state["left"] > 0 else "conclude"
 
     def after_propose(state: LoopState) -> str:
+        if state["converged"]:
+            return "conclude"
         if state["accepted"] >= state["wanted"] or state["attempt"] > MAX_ATTEMPTS:
             return "execute" if state["accepted"] else "conclude"
         return "propose"
@@ -85,5 +91,5 @@ def build_graph(context: StudyContext, steps: Steps) -> Any:
 async def run_loop(context: StudyContext, steps: Steps) -> None:
     """Run a study's loop to its end."""
     rounds = context.spec.budget.search.trials + 2
-    start: LoopState = {"round": 0, "attempt": 0, "ran": 0, "left": 0, "accepted": 0, "wanted": 0, "usable": True}
+    start = LoopState(round=0, attempt=0, ran=0, left=0, accepted=0, wanted=0, usable=True, quiet=0, converged=False)
     await build_graph(context, steps).ainvoke(start, {"recursion_limit": 10 * rounds + 20})

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from env.allocation import Allocation
+from env.execution import AllowanceSpent, TrialResult
 from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
 from planner.history import Guideline, History, RefusedView
-from planner.loop.context import CALL, StudyContext
+from planner.loop.budgets import Numbered, Reserved
+from planner.loop.context import StudyContext
 from planner.loop.engines import settle_engines
+from planner.loop.journal import CALL
+from planner.outlay import LIMITS
 from planner.proposers import Exchange, Proposal, Suggestions
+from planner.proposers.registry import may_ask_llm
 from planner.review import Verdict, review
 
 MAX_ATTEMPTS = 2
 """Batches a proposer may get refused in one round before the insight policy fills in."""
+
+QUIET_ROUNDS = 2
+"""Rounds in a row that must begin with too little to gain: the forecast has to hold before a round and after it."""
 
 MAX_LLM_FAILURES = 3
 """Rounds in a row without a usable reply after which the LLM is not asked again in this study."""
@@ -45,60 +54,106 @@ class Phases:
         return self._accepted_in(0)
 
     async def execute(self, round_: int) -> int:
-        """Run the accepted proposals of a round that have no trial yet, together; returns how many ran."""
+        """Run the accepted proposals of a round that the search budget covers, together.
+
+        All of them or none: a draw belongs to the first allocation of the batch that asked for it, so a batch cut off
+        while its trials were being recorded is counted again as a whole. That draws nothing which is held.
+
+        Returns:
+            How many ran to their ends; 0 ends the search.
+        """
         context = self._context
         context.enter("execute", round_)
-        done = {t.trial_no for t in context.trials()}
-        numbered = [(i, p.allocation) for i, p in enumerate(context.accepted(), 1) if p.round == round_]
-        # All of the round or none: a draw belongs to the first allocation of the batch that asked for it, so a batch
-        # cut off while its trials were being recorded must be counted again as a whole.
-        unfinished = any(i not in done for i, _ in numbered)
-        waiting = [(i, a) for i, a in numbered if a is not None and unfinished]
-        affordable = self._reserve(round_, waiting)
-        if not affordable:
+        journal = context.journal()
+        waiting = [
+            (number, allocation)
+            for number in journal.accepted_by_round.get(round_, ())
+            if (allocation := journal.accepted[number - 1].allocation) is not None
+        ]
+        reserved = self._reserve(round_, waiting, journal.drift)
+        if not reserved.granted:
             return 0
-        await settle_engines(context)
-        origin = f"{context.study_id}/round-{round_}"
-        results = await context.environment.run_batch(
-            [a for _, a in affordable],
-            context.splits.search,
-            origin,
-            context.progress_sink(round_, f"round {round_}: {len(affordable)} trials"),
-        )
-        for (number, _), result in zip(affordable, results, strict=True):
-            trial = context.archive.trials.record(
-                context.study_id, number, "search", round_, result, context.space.unit
-            )
-            context.archive.ledgers.settle(context.study_id, "search", f"trial-{number}", result.spend.new_draws)
-            context.event(
-                "trial",
-                {
-                    "trial_no": number,
-                    "round": round_,
-                    "allocation": str(trial.allocation),
-                    "score": trial.score,
-                    "cost": trial.predicted_cost,
-                    "new_draws": trial.spend.new_draws,
-                    "failed": trial.failed,
-                },
-                f"trial-{number}",
-            )
-        return len(affordable)
+        if all(n in journal.numbers for n, _ in reserved.granted) and context.budgets.settled(reserved.granted):
+            cut = any(t.status == "cut" for t in journal.trials if t.round == round_)
+            return 0 if cut else len(reserved.granted)
+        return await self._run(round_, reserved)
 
-    def _reserve(self, round_: int, waiting: Sequence[tuple[int, Allocation]]) -> list[tuple[int, Allocation]]:
-        """Reserve the most draws each trial can need; trials the draw budget cannot cover do not run."""
+    async def _run(self, round_: int, reserved: Reserved) -> int:
         context = self._context
-        limit = context.spec.budget.search.draws
-        affordable: list[tuple[int, Allocation]] = []
-        for number, allocation in waiting:
-            most = context.space.most_draws(allocation) * len(context.splits.search)
-            try:
-                context.archive.ledgers.reserve(context.study_id, "search", f"trial-{number}", "draws", most, limit)
-            except BudgetExhausted as error:
-                context.event("budget", {"round": round_, "trial_no": number, "message": str(error)}, f"no-{number}")
-                break
-            affordable.append((number, allocation))
-        return affordable
+        await settle_engines(context)
+        origin, started = f"{context.study_id}/round-{round_}", time.monotonic()
+        allowance = context.budgets.allowance(reserved, origin)
+        try:
+            results = await context.environment.run_batch(
+                [a for _, a in reserved.granted],
+                context.splits.search,
+                origin,
+                context.progress_sink(round_, f"round {round_}: {len(reserved.granted)} trials"),
+                allowance,
+            )
+        except AllowanceSpent as spent:
+            seconds = time.monotonic() - started
+            for number, cut in context.budgets.cut(reserved, origin, allowance, seconds).items():
+                result = replace(cut, predicted_cost=context.space.total(cut.allocation))
+                self._record_trial(round_, number, result, cut=True)
+            context.stop(
+                spent.name,
+                f"{spent}; the {len(reserved.granted)} trials of the batch have no score; {context.unused}",
+            )
+            return 0
+        for (number, _), result in zip(reserved.granted, results, strict=True):
+            self._record_trial(round_, number, result)
+            context.budgets.settle(number, result)
+        return len(reserved.granted)
+
+    def _record_trial(self, round_: int, number: int, result: TrialResult, cut: bool = False) -> None:
+        context = self._context
+        trial = context.archive.trials.record(
+            context.study_id, number, "search", round_, result, context.space.unit, cut
+        )
+        context.event(
+            "trial",
+            {
+                "trial_no": number,
+                "round": round_,
+                "allocation": str(trial.allocation),
+                "score": trial.score,
+                "cost": trial.predicted_cost,
+                "new_draws": trial.spend.new_draws,
+                "failed": trial.failed,
+                "cut": cut,
+            },
+            f"trial-{number}",
+        )
+
+    def _reserve(self, round_: int, waiting: Sequence[Numbered], drift: float) -> Reserved:
+        """Set aside what each trial may take; those that a ledger has no room for do not run."""
+        context = self._context
+        reserved = context.budgets.reserve(waiting, drift)
+        for number, error in reserved.refused.items():
+            context.event(
+                "budget",
+                {
+                    "round": round_,
+                    "trial_no": number,
+                    "limit": limit_of(error),
+                    "left": error.remaining,
+                    "needed": error.asked,
+                    "unit": error.unit,
+                    "message": str(error),
+                },
+                f"no-{number}",
+            )
+        if reserved.refused and not reserved.granted:
+            least = min(reserved.refused.values(), key=lambda error: error.asked)
+            context.stop(
+                limit_of(least),
+                f"{least.remaining:.6g} of {least.limit:.6g} {least.unit} were left, and the least that a trial of "
+                f"this round may take is {least.asked:.6g}; {context.unused}",
+                left=least.remaining,
+                needed=least.asked,
+            )
+        return reserved
 
     async def reflect(self, round_: int) -> int:
         """Write the round's guidelines; the insight policy's where the proposer has none.
@@ -123,28 +178,79 @@ class Phases:
                 for i, g in enumerate(guidelines)
             )
         )
-        for i, guideline in enumerate(guidelines):
-            context.event("guideline", {"round": round_, "text": guideline.text}, f"guideline-{round_}-{i}")
-        return context.trials_left()
+        texts = {f"guideline-{round_}-{i}": {"round": round_, "text": g.text} for i, g in enumerate(guidelines)}
+        context.events("guideline", texts)
+        return history.trials_left
 
-    async def propose(self, round_: int, attempt: int) -> dict[str, Any]:
-        """Ask for a batch and review it.
+    async def propose(self, round_: int, attempt: int, quiet: int = 0) -> dict[str, Any]:
+        """Ask for a batch and review it; or end the search where nothing that is left is expected to gain enough.
+
+        Args:
+            round_: of the search.
+            attempt: 0 for the first batch of the round.
+            quiet: rounds in a row before this one that began with too little to gain.
 
         Returns:
-            ``{"accepted": in this round so far, "wanted": batch size, "usable": whether the proposer still answers}``.
+            ``{"accepted": in this round so far, "wanted": batch size, "usable": whether the proposer still answers,
+            "quiet": as above with this round, "converged": whether to end}``.
         """
         context = self._context
         context.enter("propose", round_)
-        wanted = min(context.spec.proposer.batch, context.trials_left() + self._accepted_in(round_))
-        room = wanted - self._accepted_in(round_)
+        journal = context.journal()
+        before = len(journal.accepted_by_round.get(round_, ()))
+        left = max(0, context.spec.budget.search.trials - len(journal.accepted))
+        wanted = min(context.spec.proposer.batch, left + before)
+        room = wanted - before
         usable = True
+        suggestions: Suggestions | None = None
+        if attempt == 0 and context.spec.budget.search.min_gain is not None:
+            gain, suggestions = await self._forecast(round_, room)
+            quiet = quiet + 1 if gain is not None and gain < context.spec.budget.search.min_gain else 0
+            if quiet >= QUIET_ROUNDS and gain is not None:
+                self._stop_converged(gain)
+                return {"accepted": 0, "wanted": wanted, "usable": usable, "quiet": quiet, "converged": True}
         if room > 0 and not self._reviewed(round_, attempt):
-            history = context.history(round_)
-            refused = [r for r in history.refused if r.round == round_]
-            suggestions = await self._suggest(round_, attempt, history, room, refused)
+            if suggestions is None:
+                history = context.history(round_)
+                refused = [r for r in history.refused if r.round == round_]
+                suggestions = await self._suggest(round_, attempt, history, room, refused)
             usable = bool(suggestions.proposals)
             self._review(round_, attempt, suggestions, room)
-        return {"accepted": self._accepted_in(round_), "wanted": wanted, "usable": usable}
+        accepted = self._accepted_in(round_)
+        return {"accepted": accepted, "wanted": wanted, "usable": usable, "quiet": quiet, "converged": False}
+
+    async def _forecast(self, round_: int, room: int) -> tuple[float | None, Suggestions | None]:
+        """What the best allocation that is left is expected to add to the best score, and a batch that came with it.
+
+        The proposer's own forecast, and the insight policy's where it has none; None before the first score. It is
+        written down before anything is decided from it, so that a step that is run again decides alike.
+        """
+        context = self._context
+        key = f"gain-{round_}"
+        known = context.archive.events.named(context.study_id, key)
+        if known is not None:
+            return known.payload["expected_gain"], None
+        history = context.history(round_)
+        suggestions: Suggestions | None = None
+        gain: float | None = None
+        # An LLM is not asked for a batch that may not run.
+        if not may_ask_llm(context.proposer.kind) and room > 0:
+            suggestions = await context.proposer.propose(history, room, ())
+            gain = suggestions.expected_gain if history.trials else None
+        if gain is None and history.trials:
+            gain = (await context.insight.propose(history, 1, ())).expected_gain
+        context.event("forecast", {"round": round_, "expected_gain": gain}, key)
+        return gain, suggestions
+
+    def _stop_converged(self, gain: float) -> None:
+        context = self._context
+        least = context.spec.budget.search.min_gain or 0.0
+        context.stop(
+            "min_gain",
+            f"no remaining allocation is expected to gain more than {least:g} ({gain:.2g} at most); {context.unused}",
+            expected_gain=gain,
+            min_gain=least,
+        )
 
     async def _suggest(
         self, round_: int, attempt: int, history: History, room: int, refused: Sequence[RefusedView]
@@ -158,19 +264,17 @@ class Phases:
 
     def _reviewed(self, round_: int, attempt: int) -> bool:
         """Whether this batch was stored already, by a run of the same step that a crash cut off."""
-        return any((p.round, p.attempt) == (round_, attempt) and p.origin != CALL for p in self._context.proposals())
+        of_round = self._context.journal().by_round.get(round_, ())
+        return any(p.attempt == attempt and p.origin != CALL for p in of_round)
 
     def _accepted_in(self, round_: int) -> int:
-        return sum(p.round == round_ for p in self._context.accepted())
+        return len(self._context.journal().accepted_by_round.get(round_, ()))
 
     def _llm_usable(self, round_: int) -> bool:
         """Whether the proposer should still be asked; one without an LLM always should."""
-        calls = [p for p in self._context.proposals() if p.llm_model is not None and p.round < round_]
-        answered = {p.round: False for p in calls}
-        # Guidelines (attempt -1) are no allocations: an LLM that gives only those is of no use.
-        answered |= {p.round: True for p in calls if p.attempt >= 0 and p.verdict == "accepted"}
-        recent = [answered[r] for r in sorted(answered)][-MAX_LLM_FAILURES:]
-        return len(recent) < MAX_LLM_FAILURES or any(recent)
+        journal = self._context.journal()
+        recent = sorted(r for r in journal.asked_rounds if r < round_)[-MAX_LLM_FAILURES:]
+        return len(recent) < MAX_LLM_FAILURES or any(r in journal.answered_rounds for r in recent)
 
     def _charge(self, entry: str, exchanges: Sequence[Exchange]) -> None:
         """Enter what the LLM used; the proposer has checked the budget before it called."""
@@ -182,23 +286,24 @@ class Phases:
 
     def _review(self, round_: int, attempt: int, suggestions: Suggestions, room: int) -> int:
         context = self._context
-        verdicts = review(suggestions.proposals, context.space, context.taken(), room)
+        verdicts = review(suggestions.proposals, context.space, context.journal().taken, room)
         self._store_exchanges(round_, attempt, suggestions.exchanges)
         context.archive.proposals.record(
             *(self._record(round_, attempt, i, verdict) for i, verdict in enumerate(verdicts))
         )
-        for i, verdict in enumerate(verdicts):
-            context.event(
-                "proposal",
-                {
+        context.events(
+            "proposal",
+            {
+                f"proposal-{round_}-{attempt}-{i}": {
                     "round": round_,
                     "origin": verdict.proposal.origin,
                     "allocation": str(verdict.allocation) if verdict.allocation else verdict.proposal.raw[:200],
                     "accepted": verdict.accepted,
                     "reason": verdict.reason or verdict.proposal.reason,
-                },
-                f"proposal-{round_}-{attempt}-{i}",
-            )
+                }
+                for i, verdict in enumerate(verdicts)
+            },
+        )
         return sum(v.accepted for v in verdicts)
 
     def _record(self, round_: int, attempt: int, position: int, verdict: Verdict) -> ProposalRecord:
@@ -251,3 +356,8 @@ def _filling(suggestions: Suggestions) -> Suggestions:
             for p in suggestions.proposals
         )
     )
+
+
+def limit_of(error: BudgetExhausted) -> str:
+    """The field of the search budget behind a refusal."""
+    return next((field for ledger, field in LIMITS.items() if ledger == error.ledger), error.ledger)

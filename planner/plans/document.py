@@ -150,6 +150,9 @@ class PlanDocument(_Document):
     pareto: list[FrontPoint]
     guidelines: list[GuidelineLine]
     ledgers: list[LedgerLine]
+    stopped: str = ""
+    """What ended the search, with what was left; empty in plans of older versions."""
+
     trials: int
     refused: int
     explanation: str

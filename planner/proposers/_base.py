@@ -97,7 +97,7 @@ class Suggestions:
     exchanges: tuple[Exchange, ...] = ()
     expected_gain: float | None = None
     """Expected improvement in score over the best trial, of the most promising allocation that has not run; None where
-    the proposer does not know."""
+    the proposer does not know, 0 where none is left."""
 
 
 class Proposer(Protocol):

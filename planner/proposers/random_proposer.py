@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import islice
 
 from planner.history import History, RefusedView
 from planner.proposers._base import Proposal, Reflection, Suggestions
@@ -32,8 +33,8 @@ class RandomProposer:
         """See `Proposer.propose`."""
         generator = random.Random(f"{self._seed}/{history.round}/{len(refused)}")
         taken = history.tried | {r.allocation for r in refused if r.allocation is not None}
-        fresh = [a for a in self._space.sample(generator, count + len(taken)) if a not in taken]
-        return Suggestions(tuple(Proposal(a, "random", "drawn at random") for a in fresh[:count]))
+        fresh = islice((a for a in self._space.sampled(generator) if a not in taken), count)
+        return Suggestions(tuple(Proposal(a, "random", "drawn at random") for a in fresh))
 
     async def close(self) -> None:
         """See `Proposer.close`."""

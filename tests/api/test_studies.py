@@ -243,6 +243,30 @@ def test_a_check_queues_nothing_and_prices_the_cheapest_allocation(service: Serv
     assert studies(service) == before
 
 
+def test_an_estimate_forecasts_the_ledgers_and_queues_nothing(service: Service) -> None:
+    before = studies(service)
+    spec = tiny_spec()
+    spec["budget"]["search"] = {**spec["budget"].get("search", {}), "tokens": 10**9, "wall_seconds": 3600}
+    answer = service.http.post("/api/v1/estimate", json=spec)
+    assert answer.status_code == 200
+    estimate = answer.json()
+    search = {line["unit"]: line for line in estimate["ledgers"] if line["ledger"] == "search"}
+    assert 0 < search["draws"]["expected"] <= search["draws"]["worst"]
+    assert search["tokens"]["limit"] == 10**9
+    assert {"FLOPs", "s"} <= search.keys()
+    assert estimate["ends_with"] in ("trials", "space")
+    hopeless_budget(spec)
+    refused = service.http.post("/api/v1/estimate", json=spec)
+    assert refused.status_code == 422
+    assert studies(service) == before
+
+
+def test_a_study_says_what_ended_it(service: Service, finished: str) -> None:
+    study = service.http.get(f"/api/v1/studies/{finished}").json()
+    plan = service.http.get(f"/api/v1/studies/{finished}/plan").json()
+    assert study["stopped"] == plan["stopped"] != ""
+
+
 def test_the_schema_and_openapi_describe_the_spec(service: Service) -> None:
     schema = service.http.get("/api/v1/spec/schema").json()
     assert {"name", "pipeline", "data", "budget"} <= set(schema["properties"])

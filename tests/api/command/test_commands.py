@@ -200,3 +200,28 @@ def test_a_pruning_by_force_and_a_policy_say_what_they_did(done: Path, tmp_path:
     assert pruned.returncode == 0, pruned.stderr
     assert "removed" in pruned.stdout
     assert json.loads(apportion(tmp_path, "bank", "stats", "--json").stdout)["draws"] == 0
+
+
+def test_check_forecasts_what_a_study_would_spend_and_which_limit_ends_it(tmp_path: Path) -> None:
+    raw = small_study()
+    raw["budget"]["search"]["draws"] = 200
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(raw))
+    shown = apportion(tmp_path, "check", "study.yaml")
+    assert shown.returncode == 0, shown.stderr
+    assert "no faults" in shown.stdout
+    assert "initial trials" in shown.stdout
+    assert "200 draws" in shown.stdout
+    printed = apportion(tmp_path, "check", "study.yaml", "--json")
+    data = json.loads(printed.stdout)["forecast"]
+    assert data["ends_with"] == "draws"
+    assert data["trials"] < data["most_trials"] == 8
+    assert f"the limit of draws, after about {data['trials']} of 8 trials" in shown.stdout
+    assert not (tmp_path / ".apportion").exists()
+
+
+def test_a_run_shows_its_forecast_before_and_its_end_after(done: Path) -> None:
+    finished = apportion(done, "run", "study.yaml", "--out", "again")
+    assert finished.returncode == 0, finished.stderr
+    assert "Forecast" in finished.stderr
+    assert "Times are those of study" in finished.stderr
+    assert "Search ended" in finished.stdout
