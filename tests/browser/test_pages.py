@@ -163,6 +163,24 @@ def test_every_page_fits_in_every_look(
         assert no_sideways_scrolling(page), name
 
 
+@pytest.mark.parametrize(("look", "options"), [("wide", {}), ("narrow", NARROW)])
+def test_the_report_is_drawn_and_fits(
+    visit: Open, finished: str, shots: Path, look: str, options: dict[str, object]
+) -> None:
+    page = visit(f"/studies/{finished}", **options)
+    page.get_by_role("link", name="Report", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Plan of finished")
+    for slug in ("best", "curves", "pareto", "allocation", "prediction-1"):
+        expect(page.locator(f"#figure-{slug} .main-svg").first).to_be_visible(timeout=20 * SECONDS)
+    inside = page.evaluate(
+        "() => [...document.querySelectorAll('.plots figure')].every((f) =>"
+        " f.querySelector('.main-svg').getBoundingClientRect().right <= f.getBoundingClientRect().right + 1)"
+    )
+    assert inside
+    assert no_sideways_scrolling(page)
+    page.screenshot(path=shots / f"report-{look}.png", full_page=True)
+
+
 def test_without_javascript_a_study_is_still_readable(visit: Open, finished: str) -> None:
     page = visit(f"/studies/{finished}", java_script_enabled=False)
     expect(page.get_by_role("heading", name="The plan", exact=True)).to_be_visible()
