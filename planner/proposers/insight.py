@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.allocation import Allocation
-from planner.history import History, RefusedView
+from planner.history import Guideline, History, RefusedView
 from planner.proposers._base import Proposal, Reflection, Suggestions
 from planner.proposers.ablation import NOTHING, Ablation
 from planner.proposers.candidates import Candidates
 from planner.proposers.guidelines import insight_guidelines
-from planner.proposers.observations import from_log, observations
+from planner.proposers.observations import from_log, observations, past_observations
 from planner.proposers.spending import NewDraws
 from planner.proposers.stage_tables import Array, StageTables
 from planner.proposers.surrogate import Surrogate
@@ -77,7 +77,8 @@ class InsightProposer:
 
     async def reflect(self, history: History) -> Reflection:
         """See `Proposer.reflect`."""
-        return Reflection(tuple(insight_guidelines(self._space, history, self._ablation)))
+        guidelines = insight_guidelines(self._space, history, self._ablation)
+        return Reflection((*guidelines, *self._trusted(history)))
 
     async def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         """See `Proposer.propose`."""
@@ -96,9 +97,21 @@ class InsightProposer:
     async def close(self) -> None:
         """See `Proposer.close`."""
 
+    def _trusted(self, history: History) -> tuple[Guideline, ...]:
+        """How far earlier studies are believed after the trials of this one, where there are any."""
+        if not history.past or not history.trials:
+            return ()
+        with one_thread():
+            trust = self._surrogate(history).trust
+        names = ", ".join(f"{study.name} ({study.study_id}, {len(study.trials)} trials)" for study in history.past)
+        text = f"Warm start: what settings were worth in earlier studies is taken to hold here to {trust:.0%}: {names}."
+        structured = {"warm_start": [study.study_id for study in history.past], "trust": round(trust, 3)}
+        return (Guideline(history.round, 0, text, None, structured),)
+
     def _surrogate(self, history: History) -> Surrogate:
         curves = not (self._ablation.without_insight_2 or self._ablation.without_bank)
         data = observations(history.trials, curves)
+        data += past_observations(history.past, self._space)
         return Surrogate(data, tables=self._tables, joint=not self._ablation.without_insight_3)
 
     def _single_changes(self, history: History) -> list[Allocation]:
