@@ -350,6 +350,7 @@ def _study_values(record: StudyRecord) -> Mapping[str, Any]:
             "self": base,
             "trials": f"{base}/trials",
             "plan": f"{base}/plan",
+            "report": f"{base}/report",
             "events": f"{base}/events",
             "page": f"/studies/{record.id}",
         },

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
 import gzip
 import json
 import random
@@ -45,6 +44,7 @@ from env.strategies import STRATEGIES, Candidate, StagePlan
 from env.tasks.data import load_splits
 from env.tasks.example import Example, JsonValue
 from env.tasks.parsers import from_canonical
+from planner.bench.table import read_table
 from planner.space import SearchSpace
 
 LEAST_PROBABILITY = 0.04
@@ -290,8 +290,14 @@ async def run() -> dict[str, Any]:
 
 
 def _csv(rows: Iterable[tuple[Allocation, float, float]]) -> str:
-    lines = ["allocation,score,cost"]
-    lines += [f"{allocation},{score:.5f},{cost:.6g}" for allocation, score, cost in rows]
+    """The format that `apportion bench search --table` reads."""
+    lines: list[str] = []
+    for allocation, score, cost in rows:
+        if not lines:
+            columns = [f"{stage}.{of}" for stage in allocation.stages for of in ("model", "strategy", "samples")]
+            lines.append(",".join([*columns, "score", "cost"]))
+        cells = [f"{s.model},{s.strategy},{s.samples}" for _, s in allocation.settings]
+        lines.append(f"{','.join(cells)},{score:.5f},{cost:.6g}")
     return "\n".join(lines) + "\n"
 
 
@@ -313,10 +319,9 @@ def recorded_table() -> dict[str, tuple[float, float]]:
     """Score and cost by allocation, from the recorded run.
 
     Raises:
-        FileNotFoundError: it was never run here.
+        TableError: it was never run here.
     """
-    with gzip.open(TABLE, "rt") as lines:
-        return {row["allocation"]: (float(row["score"]), float(row["cost"])) for row in csv.DictReader(lines)}
+    return {str(row.allocation): (row.score, row.cost) for row in read_table(TABLE).rows}
 
 
 def compare(report: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from env.spec import SpecError, StudySpec
 from env.spec.variants import with_variants
 from planner.archive import Archive, open_archive
 from planner.check import check_study
-from planner.loop import InProcessSteps, StudyCancelled, StudyContext, run_loop
+from planner.loop import InProcessSteps, StudyCancelled, StudyContext, drop_old_texts, run_loop
 from planner.plans import PlanDocument
 
 
@@ -46,21 +46,26 @@ async def run_study(
             study_id or uuid.uuid4().hex[:12], spec.name, spec.model_dump(mode="json"), spec.seed
         )
         opened.studies.set_status(study.id, "running")
-        context: StudyContext | None = None
         try:
-            context = StudyContext(opened, study.id, environ, backends)
-            await run_loop(context, InProcessSteps())
-        except StudyCancelled:
-            opened.studies.set_status(study.id, "cancelled")
-            raise
+            await _run_loop(opened, study.id, environ, backends)
         except Exception as error:
-            opened.studies.set_status(study.id, "failed", str(error))
+            await drop_old_texts(opened, study.id)
+            stopped = isinstance(error, StudyCancelled)
+            opened.studies.set_status(study.id, "cancelled" if stopped else "failed", "" if stopped else str(error))
             raise
-        finally:
-            if context is not None:
-                await context.close()
+        await drop_old_texts(opened, study.id)
         opened.studies.set_status(study.id, "done")
         return PlanDocument.model_validate(dict(opened.plans.get(study.id).document))
     finally:
         if isinstance(archive, str):
             opened.close()
+
+
+async def _run_loop(
+    archive: Archive, study_id: str, environ: Mapping[str, str] | None, backends: Backends | None
+) -> None:
+    context = StudyContext(archive, study_id, environ, backends)
+    try:
+        await run_loop(context, InProcessSteps())
+    finally:
+        await context.close()

@@ -39,7 +39,10 @@ def policy(
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Show or set how long texts are kept; answers, hashes and token counts stay in any case."""
+    """Show or set how long texts are kept; answers, hashes and token counts stay in any case.
+
+    The policy is applied whenever a study ends, and by prune.
+    """
     with output.explained_errors(), opened_archive(settings_for(home)) as archive:
         if texts is not None:
             archive.bank.set_text_policy(TextPolicy.parse(texts))

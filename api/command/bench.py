@@ -123,7 +123,7 @@ def _show(result: BenchResult) -> None:
             "" if regret is None else f"{regret[0]:.4f}",
             f"{s.milliseconds:.0f}",
         )
-    output.out.print(table)
+    output.out.print(table, width=max(output.out.width, 118))
     for c in result.comparisons:
         output.out.print(
             f"{c.group}: {c.proposer} needs {c.ratio:.2f} ({c.low:.2f} to {c.high:.2f}) "

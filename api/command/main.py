@@ -20,7 +20,8 @@ from planner.archive import StudyRecord
 from planner.archive.statuses import TERMINAL
 from planner.check import load_spec
 from planner.plans import PlanDocument
-from planner.plans.report import write_report
+from planner.plans.gathering import gather_report
+from planner.plans.report import FORMATS, encoded, report_text, write_report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +38,7 @@ Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for plan.yaml, report.json and report.html.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for plan.yaml and report.json, .md, .html.")]
 StudyId = Annotated[str, typer.Argument(help="A study's id, the start of it, or its name.")]
 
 
@@ -175,6 +176,26 @@ def plan(
         record = archive.plans.get(study.id, kind)  # type: ignore[arg-type]
         document = PlanDocument.model_validate(dict(record.document))
         typer.echo(document.to_yaml() if format == "yaml" else document.model_dump_json(indent=2))
+
+
+@app.command()
+def report(
+    study_id: StudyId,
+    format: Annotated[str | None, typer.Option(help="md, html or json: print it instead of writing files.")] = None,
+    out: Out = Path("out"),
+    home: Home = None,
+) -> None:
+    """Write a finished study's report into a folder of its own, or print one format of it."""
+    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
+        study = archive.studies.find(study_id)
+        if format is None:
+            files = write_report(archive, study.id, out / study.id)
+            output.out.print(f"Wrote {', '.join(str(f) for f in files)}", highlight=False)
+            return
+        if format not in FORMATS:
+            raise typer.BadParameter(f"--format is {', '.join(FORMATS)}")
+        # Printed alone, Markdown has no pictures beside it; its tables say the same.
+        typer.echo(encoded(report_text(gather_report(archive, study.id), format, pictures=False)))
 
 
 @app.command()

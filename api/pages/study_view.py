@@ -15,7 +15,15 @@ from env.spec import StudySpec
 from planner.archive import Archive, GuidelineRecord, ProposalRecord, StudyRecord, TrialRecord
 from planner.archive.statuses import TERMINAL
 from planner.plans import PlanDocument
-from planner.plans.figures import Theme, allocation_bars, best_so_far, curves_figure, pareto_figure
+from planner.plans.figures import (
+    Theme,
+    allocation_bars,
+    best_so_far,
+    curves_figure,
+    pareto_figure,
+    prediction_figure,
+)
+from planner.plans.ladders import NO_LADDERS, Comparison, comparisons
 
 SHOWN_EXAMPLES = 200
 
@@ -66,6 +74,16 @@ class StudyView:
         allocation = self.document.allocation
         return next((t for t in self.trials if t.allocation.to_json() == allocation), None)
 
+    @property
+    def prediction(self) -> Comparison | None:
+        """Predicted against measured cost of the trials, in the plan's unit; None before the first measurement.
+
+        From the stored costs alone: pricing trials in other units reads all their evidence, which a page that follows a
+        study cannot do each second. The report holds clocks against predictions too.
+        """
+        found = comparisons(self.trials, NO_LADDERS, self.unit) if self.spec else []
+        return found[0] if found else None
+
 
 def study_view(archive: Archive, study: StudyRecord) -> StudyView:
     """Read everything a study's page shows."""
@@ -100,6 +118,11 @@ def study_figures(view: StudyView, theme: Theme) -> dict[str, Figure]:
     figures["pareto"] = pareto_figure(view.trials, front, limit, view.unit, number, theme)
     if has_curves(chosen or view.best):
         figures["curves"] = curves_figure(chosen or view.best, theme)
+    prediction = view.prediction
+    if prediction is not None:
+        figures["prediction"] = prediction_figure(
+            prediction.pairs, prediction.predicted_unit, prediction.measured_unit, prediction.fit, theme
+        )
     if view.document is not None:
         figures["allocation"] = allocation_bars(view.document, theme)
     return figures

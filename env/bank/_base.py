@@ -95,7 +95,7 @@ class AnswerBank(SampleBank, Protocol):
 
         Args:
             parser: how they were read.
-            answers: by key and draw index.
+            answers: by key and draw index; none for a key where all are kept already: it counts as read all the same.
             texts_needed: the texts of these prompts will be asked for again (a verifier judges them, say): they stay
                 until this is called for the prompt without it.
         """

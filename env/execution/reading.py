@@ -56,7 +56,9 @@ class Reader:
                 continue
             new = {d.index: canonical(self._parse(d.text)) for d in batch if d.index not in kept}
             reading.answers[key] = tuple(kept[d.index] if d.index in kept else new[d.index] for d in batch)
-            if any(d.text and d.index in new for d in batch):
+            # Of a prompt whose answers were all known from others with the same texts, the bank still has to learn
+            # that it was read, or its texts would never go.
+            if any(d.text and (d.index in new or not self._texts_needed) for d in batch):
                 fresh[key] = new
         if self._bank and fresh:
             self._bank.keep_answers(self._parser, fresh, self._texts_needed)

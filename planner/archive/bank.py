@@ -171,7 +171,9 @@ class SqlSampleBank:
         Raises:
             ArchiveError: the database failed; none of the answers was kept.
         """
-        if not answers:
+        unread = [] if texts_needed else self._unread([key for key, known in answers.items() if not known])
+        wanted = [*unread, *(key for key, known in answers.items() if known)]
+        if not wanted:
             return
         with self._sessions.write() as session:
             connection = session.connection()
@@ -179,7 +181,7 @@ class SqlSampleBank:
             parser_id = number_of(connection, ParserRow, {"digest": bytes.fromhex(parser)})
             read: dict[int, bytes | None] = {}
             prompts: set[int] = set()
-            for chunk in _chunks(list(answers)):
+            for chunk in _chunks(wanted):
                 for key, prompt_id, index, text_id in connection.execute(_TEXTS, {"keys": chunk}):
                     known = answers[bytes(key).hex()]
                     prompts.add(prompt_id)
@@ -191,6 +193,16 @@ class SqlSampleBank:
             if prompts and not texts_needed:
                 connection.execute(_SET_PARSER, [{"prompt": p, "parser": parser_id} for p in sorted(prompts)])
 
+    def _unread(self, keys: Sequence[PromptKey]) -> list[PromptKey]:
+        """Those of the prompts that nobody has read with texts no longer needed; mostly none, so no lock is taken."""
+        prompts = table_of(PromptRow).c
+        found: list[PromptKey] = []
+        with explained(self._engine), self._engine.connect() as connection:
+            for chunk in _chunks(keys):
+                query = select(prompts.key).where(prompts.key.in_(chunk), prompts.parser_id.is_(None))
+                found += [bytes(key).hex() for key in connection.execute(query).scalars()]
+        return found
+
     @property
     def text_policy(self) -> TextPolicy:
         """How long texts are kept; ``full`` where nobody has said otherwise."""
@@ -199,7 +211,7 @@ class SqlSampleBank:
             return TextPolicy.parse(row.value if row else "full")
 
     def set_text_policy(self, policy: TextPolicy) -> None:
-        """Store the archive's policy; texts that it no longer allows go at the next pruning.
+        """Store the archive's policy; texts that it no longer allows go when the next study ends, or at a pruning.
 
         Raises:
             ArchiveError: the database failed.

@@ -1,17 +1,22 @@
-"""Finds the draws that a stored plan or an unfinished study still stands on."""
+"""Finds the draws that a stored plan or an unfinished study still stands on, or may yet ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Select, or_, select
 
+from env.errors import ApportionError
+from env.spec import StudySpec
+from env.spec.checkpoints import resolve_checkpoint
+from env.spec.pipeline import JudgeModel, ModelSpec, TorchModel
 from env.strategies import STRATEGIES
 from planner.archive.sessions import Sessions
 from planner.archive.statuses import TERMINAL
-from planner.archive.tables import EvidenceRow, OriginRow, PlanRow, StudyRow, TrialRow, table_of
+from planner.archive.tables import EvidenceRow, ModelRow, OriginRow, PlanRow, StudyRow, TrialRow, table_of
 
 _ROWS_AT_ONCE = 2000
 
@@ -51,7 +56,51 @@ def referenced(sessions: Sessions) -> Referenced:
             query = select(evidence.stages).where(evidence.study_id == study_id, evidence.trial_no == trial_no)
             for stages in connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).scalars():
                 keys.update(_keys(stages))
-        return Referenced(frozenset(keys), frozenset(_unfinished_origins(connection)), scores)
+        return Referenced(frozenset(keys), _origins_of(connection, _unfinished(connection)), scores)
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """Whose texts unfinished studies may yet have to read."""
+
+    models: frozenset[int] | None = frozenset()
+    """Numbers of the models they may ask; a prompt that one of them shares with an ended study may meet another parser
+    or a verifier there. None: a study's models cannot be told, so any text may be awaited."""
+
+    origins: frozenset[int] = frozenset()
+    """Their batches, whatever the models are called."""
+
+
+def awaited(connection: Connection, ending: str | None = None) -> Awaited:
+    """What the unfinished studies may still read.
+
+    Args:
+        connection: of the transaction that drops the others.
+        ending: a study that has nothing left to read, though its status may not say so yet.
+    """
+    studies, models = table_of(StudyRow).c, table_of(ModelRow).c
+    unfinished = _unfinished(connection) - {ending}
+    names: set[str] = set()
+    for spec in connection.execute(select(studies.spec).where(studies.id.in_(sorted(unfinished)))).scalars():
+        asked = _names_asked(spec)
+        if asked is None:
+            return Awaited(None)
+        names |= asked
+    numbers = connection.execute(select(models.id).where(models.name.in_(sorted(names)))).scalars()
+    return Awaited(frozenset(numbers), _origins_of(connection, unfinished))
+
+
+def _names_asked(spec: Any) -> set[str] | None:
+    """Under which names the bank keeps the draws of a study's models; None where its spec cannot be read here."""
+    try:
+        models = StudySpec.model_validate(spec).pipeline.models.values()
+        return {_banked_name(model) for model in models if not isinstance(model, JudgeModel)}
+    except (ValidationError, ApportionError):
+        return None
+
+
+def _banked_name(model: ModelSpec) -> str:
+    return resolve_checkpoint(model.checkpoint).resolve().name if isinstance(model, TorchModel) else model.model
 
 
 def _standing_trials() -> Select[Any]:
@@ -70,9 +119,12 @@ def _keys(stages: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
                 continue
 
 
-def _unfinished_origins(connection: Connection) -> Iterator[int]:
-    studies, origins = table_of(StudyRow).c, table_of(OriginRow).c
-    running = set(connection.execute(select(studies.id).where(studies.status.not_in(sorted(TERMINAL)))).scalars())
-    for number, name in connection.execute(select(origins.id, origins.name)):
-        if name.partition("/")[0] in running:
-            yield number
+def _unfinished(connection: Connection) -> set[str]:
+    studies = table_of(StudyRow).c
+    return set(connection.execute(select(studies.id).where(studies.status.not_in(sorted(TERMINAL)))).scalars())
+
+
+def _origins_of(connection: Connection, studies: Collection[str]) -> frozenset[int]:
+    origins = table_of(OriginRow).c
+    rows = connection.execute(select(origins.id, origins.name))
+    return frozenset(number for number, name in rows if name.partition("/")[0] in studies)

@@ -1,4 +1,4 @@
-"""Counts, prunes and compacts the sample bank. Nothing here runs by itself."""
+"""Counts, prunes and compacts the sample bank. By itself, only `Upkeep.drop_texts` runs, at a study's end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from planner.archive.bank import FINISH_CODES, own_bank
 from planner.archive.connection import explained, label
 from planner.archive.errors import ArchiveError
-from planner.archive.referenced import Referenced, referenced
+from planner.archive.referenced import Awaited, Referenced, awaited, referenced
 from planner.archive.sessions import Sessions
 from planner.archive.tables import AnswerRow, DrawRow, ModelRow, OriginRow, PromptRow, TextRow, table_of
 from planner.archive.texts import TextPolicy
@@ -130,7 +130,7 @@ class Upkeep:
             selection: which draws; an empty one removes none, and only texts are looked at.
             policy: which texts may go though their draws stay.
             dry_run: only count. The texts of draws that would go are not counted then.
-            force: also draws that plans and unfinished studies refer to.
+            force: also draws that plans and unfinished studies refer to, and texts that unfinished studies may read.
             tick: told how far it is.
 
         Raises:
@@ -141,7 +141,28 @@ class Upkeep:
             keep = Referenced() if force else referenced(self._sessions)
             result = self._prune_draws(selection, keep, dry_run, tick)
         removed = 0 if dry_run else self._remove_unused()
-        return replace(result, texts_dropped=self._drop_texts(policy, dry_run), texts_removed=removed)
+        dropped = self._drop_texts(policy, dry_run, lambda connection: Awaited() if force else awaited(connection))
+        return replace(result, texts_dropped=dropped, texts_removed=removed)
+
+    def drop_texts(self, policy: TextPolicy, ending: str | None = None) -> int:
+        """Drop the texts that the policy no longer allows and no unfinished study may read; returns how many.
+
+        Draws, answers and evidence stay, and with them everything that a plan and its report are made of. Doing it
+        again drops nothing more.
+
+        Args:
+            policy: which texts may go.
+            ending: a study that has nothing left to read, though its status may not say so yet.
+
+        Raises:
+            ArchiveError: the database failed; no text was dropped.
+        """
+
+        def needed(connection: Connection) -> Awaited:
+            return awaited(connection, ending)
+
+        # Looking takes no lock; with nothing to do, nobody who writes draws has to wait.
+        return self._drop_texts(policy, False, needed) if self._drop_texts(policy, True, needed) else 0
 
     def compact(self) -> tuple[int, int]:
         """Give the space of removed rows back to the disk; returns the database's bytes before and after.
@@ -207,26 +228,47 @@ class Upkeep:
             connection.execute(delete(answers).where(answers.c.text_id.in_(select(answers.c.text_id).except_(used))))
             return connection.execute(delete(texts).where(texts.c.id.in_(select(texts.c.id).except_(used)))).rowcount
 
-    def _drop_texts(self, policy: TextPolicy, dry_run: bool) -> int:
-        """Drop texts that the policy no longer allows: all their draws are old enough and their answers were kept."""
+    def _drop_texts(self, policy: TextPolicy, dry_run: bool, needed: Callable[[Connection], Awaited]) -> int:
+        """Drop texts whose draws are all old enough, have had their answers kept and are awaited by no study."""
         if policy.least_age is None:
             return 0
-        draws, prompts, texts, answers = (table_of(row) for row in (DrawRow, PromptRow, TextRow, AnswerRow))
-        d = draws.c
-        read = and_(answers.c.text_id == d.text_id, answers.c.parser_id == prompts.c.parser_id)
+        texts = table_of(TextRow)
         youngest = int(time.time() - policy.least_age.total_seconds())
-        needed = (
-            select(d.text_id)
-            .select_from(draws.join(prompts, prompts.c.id == d.prompt_id).outerjoin(answers, read))
-            .where(d.text_id.is_not(None), or_(answers.c.text_id.is_(None), d.created_at > youngest))
-        )
-        idle = select(texts.c.id).where(texts.c.body.is_not(None)).except_(needed)
         with self._sessions.read() if dry_run else self._sessions.write() as session:
             connection = session.connection()
+            if not dry_run:
+                own_bank(connection)
+            idle = _idle_texts(youngest, needed(connection))
+            if idle is None:
+                return 0
             if dry_run:
                 return int(connection.execute(select(func.count()).select_from(idle.subquery())).scalar_one())
-            own_bank(connection)
             return connection.execute(update(texts).where(texts.c.id.in_(idle)).values(body=None)).rowcount
+
+
+def _idle_texts(youngest: int, needed: Awaited) -> Any:
+    """Query of the kept texts that nobody needs; None where all may be needed.
+
+    Args:
+        youngest: texts with a draw made after this moment (Unix seconds) stay.
+        needed: what unfinished studies may read.
+    """
+    if needed.models is None:
+        return None
+    draws, prompts, texts, answers = (table_of(row) for row in (DrawRow, PromptRow, TextRow, AnswerRow))
+    d = draws.c
+    read = and_(answers.c.text_id == d.text_id, answers.c.parser_id == prompts.c.parser_id)
+    why = [answers.c.text_id.is_(None), d.created_at > youngest]
+    if needed.models:
+        why.append(prompts.c.model_id.in_(sorted(needed.models)))
+    if needed.origins:
+        why.append(d.origin_id.in_(sorted(needed.origins)))
+    used = (
+        select(d.text_id)
+        .select_from(draws.join(prompts, prompts.c.id == d.prompt_id).outerjoin(answers, read))
+        .where(d.text_id.is_not(None), or_(*why))
+    )
+    return select(texts.c.id).where(texts.c.body.is_not(None)).except_(used)
 
 
 def _conditions(selection: Selection, origins: frozenset[int]) -> list[ColumnElement[bool]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from env.allocation import Allocation
 from planner.bench.problem import EVERYTHING, Conditions, Problem
-from planner.history import Guideline, History, RefusedView, TrialView
+from planner.history import Guideline, History, PendingView, RefusedView, TrialView
 from planner.proposers import Exchange, Proposer, Suggestions
 from planner.review import review
 
@@ -134,7 +134,8 @@ class _Search:
     def history(self, round_: int) -> History:
         self._round = round_
         left = self._trials - len(self.views) - len(self.waiting)
-        return History(round_, tuple(self.views), tuple(self.refused), tuple(self.guidelines), left)
+        pending = tuple(PendingView(allocation, origin) for allocation, origin, _ in self.waiting)
+        return History(round_, tuple(self.views), tuple(self.refused), tuple(self.guidelines), left, pending)
 
     def take(self, suggestions: Suggestions, room: int) -> None:
         """Review what was suggested."""
@@ -155,7 +156,7 @@ class _Search:
         """Run what waits."""
         for allocation, origin, expected in self.waiting:
             outcome = self._evaluator.run(allocation, len(self.views) + 1, round_)
-            view = outcome.view
+            view = replace(outcome.view, origin=origin, expected_score=expected)
             self.views.append(view)
             truth = self._problem.truth(allocation)
             self.steps.append(Step(allocation, truth, view.score, expected, origin, view.new_draws, outcome.tokens))

@@ -12,9 +12,9 @@ from dbos import DBOS, SetWorkflowID
 
 from env.errors import ApportionError
 from env.spec import SpecError
-from planner.archive import Archive, StatusConflict
+from planner.archive import Archive, StatusConflict, StudyStatus
 from planner.check import validated_spec
-from planner.loop import StudyCancelled, StudyContext, run_loop
+from planner.loop import StudyCancelled, StudyContext, drop_old_texts, run_loop
 
 STUDIES = "studies"
 """The queue studies wait in."""
@@ -51,24 +51,32 @@ def unbind() -> None:
 async def study_workflow(study_id: str) -> str:
     """Run a study to its end; returns its final status. Never raises for what is the study's own failure."""
     archive = _archives[0]
+    status, error = await _run(archive, study_id)
+    # Before the study says that it has ended: who waits for that, as the command line does, may then leave at once.
+    await DurableSteps().run("drop-old-texts", drop_old_texts, archive, study_id)
+    return _finish(archive, study_id, status, error)
+
+
+async def _run(archive: Archive, study_id: str) -> tuple[StudyStatus, str]:
+    """The loop; returns the status the study ends with, and why it failed."""
     if archive.studies.cancel_requested(study_id):
-        return _finish(archive, study_id, "cancelled")
+        return "cancelled", ""
     _finish(archive, study_id, "running")
     context: StudyContext | None = None
     try:
         context = StudyContext(archive, study_id)
         await run_loop(context, DurableSteps())
     except StudyCancelled:
-        return _finish(archive, study_id, "cancelled")
+        return "cancelled", ""
     except ApportionError as error:
-        return _finish(archive, study_id, "failed", str(error))
+        return "failed", str(error)
     except Exception as error:
         log.exception("study %s failed by a fault of the program", study_id)
-        return _finish(archive, study_id, "failed", f"internal error ({type(error).__name__}): {error}")
+        return "failed", f"internal error ({type(error).__name__}): {error}"
     finally:
         if context is not None:
             await context.close()
-    return _finish(archive, study_id, "done")
+    return "done", ""
 
 
 def _finish(archive: Archive, study_id: str, status: Any, error: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -230,8 +231,9 @@ def prediction_figure(
             hovertemplate="%{text}<extra></extra>",
         )
     )
-    figure.update_xaxes(type="log")
-    figure.update_yaxes(type="log")
+    figure.update_xaxes(type="log", tickvals=_log_ticks(low / across, high / across))
+    drawn = [v for trace in figure.data for v in trace.y]
+    figure.update_yaxes(type="log", tickvals=_log_ticks(min(drawn), max(drawn)))
     return figure
 
 
@@ -357,6 +359,14 @@ def _spread(ticks: Sequence[int]) -> list[int]:
         if not kept or tick >= 1.35 * kept[-1]:
             kept.append(tick)
     return kept
+
+
+def _log_ticks(low: float, high: float) -> list[float] | None:
+    """Ticks of a logarithmic axis: 1, 2 and 5 of each decade, every digit where it is short; None where too short."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    digits = range(1, 10) if high / low < 5 else (1, 2, 5) if high / low < 1000 else (1,)
+    ticks = [tick for d in decades for n in digits if low <= (tick := float(f"{n}e{d}")) <= high]
+    return ticks if len(ticks) > 1 else None
 
 
 def _trial_text(trial: TrialRecord) -> str:

@@ -100,6 +100,34 @@ class Comparison:
 
     fit: Calibration | None
 
+    @property
+    def words(self) -> str:
+        """What the fit says, with the number of trials behind it."""
+        trials = f"{len(self.pairs)} trial" if len(self.pairs) == 1 else f"{len(self.pairs)} trials"
+        if self.fit is None:
+            return f"{trials}; no fit."
+        interval = "" if self.fit.low is None else f" (95% interval {self.fit.low:.4g} to {self.fit.high:.4g})"
+        if self.predicted_unit == self.measured_unit:
+            text = f"Over {trials}, measured cost is {self.fit.factor:.4g} times the predicted cost{interval}."
+        else:
+            text = (
+                f"Over {trials}, one {self.predicted_unit} predicted became {self.fit.factor:.4g} {self.measured_unit} "
+                f"measured{interval}."
+            )
+        correlation = self.fit.rank_correlation
+        if correlation is None:
+            return text
+        return f"{text} Rank correlation {correlation:.3f}: {_order(correlation)}."
+
+
+def _order(correlation: float) -> str:
+    """What a rank correlation means for choosing by predictions."""
+    if correlation >= 0.95:
+        return "predictions order the trials as measurements do"
+    if correlation >= 0.7:
+        return "predictions mostly order the trials as measurements do"
+    return "predictions do not order the trials as measurements do"
+
 
 def comparisons(trials: Sequence[TrialRecord], ladders: StudyLadders, unit: str) -> list[Comparison]:
     """What the report holds against each other: the plan's unit with itself, and with a clock where there was one.

@@ -1,25 +1,46 @@
-"""Writes a finished study down: plan.yaml, report.json and a self-contained report.html."""
+"""Writes a finished study down: plan.yaml, and its report as JSON, Markdown with pictures, and self-contained HTML."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, assert_never, get_args
 
 import yaml
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from env.errors import ApportionError
-from planner.archive import Archive, TrialRecord
+from planner.archive import Archive
+from planner.plans import sections
 from planner.plans.document import PlanDocument
-from planner.plans.explanation import amount
 from planner.plans.figures import allocation_bars, best_so_far, curves_figure, pareto_figure, prediction_figure
-from planner.plans.ladders import StudyLadders, comparisons, study_ladders
+from planner.plans.gathering import GatheredReport, gather_report
+from planner.plans.ladders import comparisons
+from planner.plans.markdown import Picture, report_markdown
+from planner.plans.stage_accounts import with_longest_curves
+from planner.plans.svg import figure_svg
+
+ReportFormat = Literal["json", "md", "html"]
+FORMATS: tuple[ReportFormat, ...] = get_args(ReportFormat)
+
+PICTURES = "report"
+"""Folder of the pictures, beside report.md."""
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """One figure of a report."""
+
+    slug: str
+    """Names its picture's file and its place."""
+
+    title: str
+    figure: Figure
 
 
 def write_report(archive: Archive, study_id: str, out: Path) -> list[Path]:
@@ -31,31 +52,30 @@ def write_report(archive: Archive, study_id: str, out: Path) -> list[Path]:
         out: folder, made where missing.
 
     Returns:
-        Paths of plan.yaml, report.json and report.html, and of fleet.yaml where a fleet serves the plan's models.
+        Paths of plan.yaml, report.json, report.md, report.html and the pictures, and of fleet.yaml where a fleet serves
+        the plan's models.
 
     Raises:
         NotFound: the study has no plan.
         ApportionError: the folder cannot be written.
     """
-    document = PlanDocument.model_validate(dict(archive.plans.get(study_id).document))
-    trials = archive.trials.list(study_id, "search")
-    ladders = study_ladders(archive, study_id, trials)
-    data = report_data(archive, study_id, document, trials, ladders)
+    gathered = gather_report(archive, study_id)
     contents = {
-        "plan.yaml": document.to_yaml(),
-        "report.json": json.dumps(data, indent=2, ensure_ascii=False),
-        "report.html": report_html(archive, study_id, document, trials, ladders),
+        "plan.yaml": gathered.report.plan.to_yaml(),
+        **{f"report.{format}": report_text(gathered, format) for format in FORMATS},
+        **{f"{PICTURES}/{f.slug}.svg": figure_svg(f.figure, f.title) for f in report_figures(gathered)},
     }
-    contents |= _fleet_file(document)
+    contents |= _fleet_file(gathered.report.plan)
     paths: list[Path] = []
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
+            target = out / name
+            target.parent.mkdir(parents=True, exist_ok=True)
             # Written beside and renamed, so that a full disk never leaves half a report.
-            scratch = out / f".{name}.part"
-            scratch.write_text(text, encoding="utf-8")
-            os.replace(scratch, out / name)
-            paths.append(out / name)
+            scratch = target.parent / f".{target.name}.part"
+            scratch.write_bytes(encoded(text))
+            os.replace(scratch, target)
+            paths.append(target)
     except OSError as error:
         raise ApportionError(
             f"cannot write the report to {out}: {error}; the study is safe in the archive, export it again elsewhere"
@@ -85,118 +105,69 @@ def _fleet_file(document: PlanDocument) -> dict[str, str]:
     return {"fleet.yaml": head + yaml.safe_dump(content, sort_keys=False)}
 
 
-def report_data(
-    archive: Archive, study_id: str, document: PlanDocument, trials: list[TrialRecord], ladders: StudyLadders
-) -> dict[str, Any]:
-    """Everything a script may want of a study, as JSON data."""
-    study = archive.studies.get(study_id)
-    return {
-        "study": {"id": study.id, "name": study.name, "proposer": study.proposer, "seed": study.seed},
-        "plan": document.model_dump(mode="json"),
-        "best": dict(archive.plans.get(study_id, "best").document),
-        "trials": [
-            {
-                "trial_no": t.trial_no,
-                "round": t.round,
-                "allocation": t.allocation.to_json(),
-                "score": t.score,
-                "standard_error": t.standard_error,
-                "predicted_cost": t.predicted_cost,
-                "measured_cost": t.measured_cost,
-                "unit": t.unit,
-                "new_draws": t.spend.new_draws,
-                "reused_draws": t.spend.reused_draws,
-                "failed": t.failed,
-                "seconds": t.spend.seconds,
-                "load_seconds": t.spend.load_seconds,
-                "ladder": _ladder_data(ladders, t.trial_no),
-                "curves": {
-                    stage: [{"k": p.k, "score": p.score, "coverage": p.coverage} for p in points]
-                    for stage, points in t.curves.items()
-                },
-            }
-            for t in trials
-        ],
-        "calibrations": {
-            f"{c.predicted_unit} -> {c.measured_unit}": None if c.fit is None else asdict(c.fit)
-            for c in comparisons(trials, ladders, document.unit)
-        },
-        "guidelines": [
-            {"round": g.round, "insight": g.insight, "stage": g.stage, "text": g.text}
-            for g in archive.guidelines.list(study_id)
-        ],
-        "refused": [
-            {"round": p.round, "origin": p.origin, "allocation": p.allocation_key, "reason": p.verdict_reason}
-            for p in archive.proposals.list(study_id)
-            if p.verdict == "refused"
-        ],
-        "spec": dict(study.spec),
-    }
+def report_text(gathered: GatheredReport, format: ReportFormat, pictures: bool = True) -> str:
+    """A report in one format.
+
+    Args:
+        gathered: what to say.
+        format: JSON says everything; the others bound their lists.
+        pictures: whether Markdown refers to pictures, as `report/SLUG.svg` relative to it.
+    """
+    match format:
+        case "json":
+            return gathered.report.model_dump_json(indent=2)
+        case "html":
+            return report_html(gathered)
+        case "md":
+            shown = report_figures(gathered) if pictures else ()
+            return report_markdown(gathered.report, [Picture(f.title, f"{PICTURES}/{f.slug}.svg") for f in shown])
+        case _:  # pragma: no cover
+            assert_never(format)
 
 
-def report_html(
-    archive: Archive, study_id: str, document: PlanDocument, trials: list[TrialRecord], ladders: StudyLadders
-) -> str:
+def encoded(text: str) -> bytes:
+    """UTF-8; half a surrogate pair, which models do produce, is written as JSON writes it."""
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def report_html(gathered: GatheredReport) -> str:
     """One HTML file that needs nothing else: tables, figures, plotly's script inside."""
-    chosen = next((t for t in trials if t.allocation.to_json() == document.allocation), None)
-    front = [point.trial_no for point in document.pareto]
-    figures = [
-        ("Best so far over what the search spent", best_so_far(trials)),
-        (
-            "Score over cost, with the budget",
-            pareto_figure(trials, front, document.budget, document.unit, chosen.trial_no if chosen else None),
-        ),
-        ("Where the plan spends", allocation_bars(document)),
-    ]
-    compared = comparisons(trials, ladders, document.unit)
-    figures += [(c.title, prediction_figure(c.pairs, c.predicted_unit, c.measured_unit, c.fit)) for c in compared]
-    if chosen is not None:
-        figures.insert(1, ("More samples at one stage", curves_figure(with_longest_curves(chosen, trials))))
+    report, figures = gathered.report, list(report_figures(gathered))
     environment = Environment(
-        loader=PackageLoader("planner.plans", "templates"), autoescape=select_autoescape(default=True)
+        loader=PackageLoader("planner.plans", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
-    environment.globals["amount"] = amount
     return environment.get_template("report.html.j2").render(
-        document=document,
-        study=archive.studies.get(study_id),
-        trials=trials,
-        guidelines=archive.guidelines.list(study_id),
-        refused=[p for p in archive.proposals.list(study_id) if p.verdict == "refused"],
-        comparisons=compared,
-        ladders=ladders,
-        chosen=chosen,
-        figures=[(title, _embedded(figure)) for title, figure in figures],
+        report=report,
+        sections=sections,
+        guidelines=sections.guidelines_shown(report),
+        figures=figures,
+        drawings=_script_data(figures),
         plotly=get_plotlyjs(),
     )
 
 
-def _ladder_data(ladders: StudyLadders, trial_no: int) -> dict[str, Any] | None:
-    ladder = ladders.trials.get(trial_no)
-    if ladder is None:
-        return None
-    return {"predicted": dict(ladder.predicted), "measured": dict(ladder.measured), "timed": ladder.timed}
+def report_figures(gathered: GatheredReport) -> Iterator[ReportFigure]:
+    """The figures of a report, as they are shown."""
+    plan, trials, chosen = gathered.report.plan, gathered.trials, gathered.chosen
+    yield ReportFigure("best", "Best so far over what the search spent", best_so_far(trials))
+    if chosen is not None:
+        longest = with_longest_curves(chosen, trials)
+        yield ReportFigure("curves", "More samples at one stage", curves_figure(longest))
+    front = [point.trial_no for point in plan.pareto]
+    number = chosen.trial_no if chosen else None
+    pareto = pareto_figure(trials, front, plan.budget, plan.unit, number)
+    yield ReportFigure("pareto", "Score over cost, with the budget", pareto)
+    yield ReportFigure("allocation", "Where the plan spends", allocation_bars(plan))
+    for i, c in enumerate(comparisons(trials, gathered.ladders, plan.unit), 1):
+        figure = prediction_figure(c.pairs, c.predicted_unit, c.measured_unit, c.fit)
+        yield ReportFigure(f"prediction-{i}", c.title, figure)
 
 
-def with_longest_curves(chosen: TrialRecord, trials: Sequence[TrialRecord]) -> TrialRecord:
-    """The plan's trial with, for each stage, the curve of the trial that tells most about the plan's model there.
-
-    That is the trial with the most samples of the same model and strategy at the stage, the best scored of several. A
-    plan of single samples has no curve of its own, but others show what more samples would have bought.
-    """
-    curves = dict(chosen.curves)
-    for stage, setting in chosen.allocation.settings:
-        alike = [
-            t
-            for t in trials
-            if t.score is not None
-            and t.allocation[stage].model == setting.model
-            and (setting.samples == 1 or t.allocation[stage].strategy == setting.strategy)
-        ]
-        source = max(alike, key=lambda t: (t.allocation[stage].samples, t.score or 0.0), default=chosen)
-        curves[stage] = source.curves.get(stage, ())
-    return replace(chosen, curves=curves)
-
-
-def _embedded(figure: Figure) -> str:
-    config = {"displaylogo": False, "responsive": True}
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
+def _script_data(figures: Sequence[ReportFigure]) -> str:
+    """The figures by slug as a JavaScript value that no name inside can end or leave."""
+    values = ",".join(f"{json.dumps(f.slug)}:{f.figure.to_json()}" for f in figures)
+    return f"{{{values}}}".replace("<", "\\u003c")

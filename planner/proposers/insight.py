@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.allocation import Allocation
-from planner.history import History, RefusedView
+from planner.history import Guideline, History, RefusedView
 from planner.proposers._base import Proposal, Reflection, Suggestions
 from planner.proposers.ablation import NOTHING, Ablation
 from planner.proposers.candidates import Candidates
 from planner.proposers.guidelines import insight_guidelines
-from planner.proposers.observations import from_log, observations
+from planner.proposers.observations import from_log, observations, past_observations
 from planner.proposers.spending import NewDraws
 from planner.proposers.stage_tables import Array, StageTables
 from planner.proposers.surrogate import Surrogate
@@ -38,8 +38,9 @@ CLOSE = 0.01
 GAIN_SHARE = 0.3
 """Weight of a unit of expected improvement beside the probability of coming close."""
 
-THRIFT = 0.1
-"""Exponent of the price of a candidate's new draws: 0 counts trials only, 1 draws only."""
+THRIFT = 0.3
+"""Exponent of the price of a candidate's new draws while nothing is known: 0 counts trials only, 1 draws only. It
+falls to 0 as some candidate becomes certain to end the search: then it is worth its draws."""
 
 
 class InsightProposer:
@@ -49,7 +50,8 @@ class InsightProposer:
     stages (3), each known from trials and k-curves; before the first trial its prior speaks, so the first allocation
     is a sensible one already. From joint draws of the scores of all serious candidates, a candidate's value is the
     probability that it lies within `CLOSE` of the best where no trial does yet, and a share of its expected
-    improvement, divided by a power of what its new draws cost: settings that the bank holds draws of come cheap.
+    improvement, divided by a power of what its new draws cost: settings that the bank holds draws of come cheap, and
+    while little is known cheap ones are looked at first.
     A batch is filled so that its members end the search in different draws.
 
     Args:
@@ -75,7 +77,8 @@ class InsightProposer:
 
     async def reflect(self, history: History) -> Reflection:
         """See `Proposer.reflect`."""
-        return Reflection(tuple(insight_guidelines(self._space, history, self._ablation)))
+        guidelines = insight_guidelines(self._space, history, self._ablation)
+        return Reflection((*guidelines, *self._trusted(history)))
 
     async def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         """See `Proposer.propose`."""
@@ -94,9 +97,21 @@ class InsightProposer:
     async def close(self) -> None:
         """See `Proposer.close`."""
 
+    def _trusted(self, history: History) -> tuple[Guideline, ...]:
+        """How far earlier studies are believed after the trials of this one, where there are any."""
+        if not history.past or not history.trials:
+            return ()
+        with one_thread():
+            trust = self._surrogate(history).trust
+        names = ", ".join(f"{study.name} ({study.study_id}, {len(study.trials)} trials)" for study in history.past)
+        text = f"Warm start: what settings were worth in earlier studies is taken to hold here to {trust:.0%}: {names}."
+        structured = {"warm_start": [study.study_id for study in history.past], "trust": round(trust, 3)}
+        return (Guideline(history.round, 0, text, None, structured),)
+
     def _surrogate(self, history: History) -> Surrogate:
         curves = not (self._ablation.without_insight_2 or self._ablation.without_bank)
         data = observations(history.trials, curves)
+        data += past_observations(history.past, self._space)
         return Surrogate(data, tables=self._tables, joint=not self._ablation.without_insight_3)
 
     def _single_changes(self, history: History) -> list[Allocation]:
@@ -118,7 +133,7 @@ class InsightProposer:
         tried = [t.allocation for t in sorted(history.trials, key=lambda t: -t.score)[:TRIED]]
         drawn = from_log(surrogate.sample(self._tables.places([*candidates, *tried]), SAMPLES, generator))
         scores, incumbent = drawn[:, : len(candidates)], drawn[:, len(candidates) :].max(axis=1, initial=0.0)
-        price = NewDraws(history.trials, reused=not self._ablation.without_bank).relative(candidates) ** THRIFT
+        price = NewDraws(history.trials, reused=not self._ablation.without_bank).relative(candidates)
         gains = np.maximum(scores - incumbent[:, None], 0.0).mean(axis=0)
         picks = _pick(scores, incumbent, price, min(count, len(candidates)))
         proposals = tuple(self._proposal(history, candidates[i], float(mean[i]), float(gains[i])) for i in picks)
@@ -144,7 +159,7 @@ def _pick(scores: Array, incumbent: Array, price: Array, count: int) -> list[int
     Args:
         scores: draws of the candidates' scores, shape (draws, candidates).
         incumbent: best score of what was tried, by draw.
-        price: by candidate; its value is divided by it.
+        price: by candidate; its value is divided by a power of it (`THRIFT`).
         count: how many to pick.
     """
     best = np.maximum(scores.max(axis=1), incumbent)
@@ -154,7 +169,9 @@ def _pick(scores: Array, incumbent: Array, price: Array, count: int) -> list[int
     picks: list[int] = []
     for _ in range(count):
         gain = np.maximum(scores - incumbent[:, None], 0.0).mean(axis=0)
-        value = ((close & open_[:, None]).mean(axis=0) + GAIN_SHARE * gain) / price
+        value = (close & open_[:, None]).mean(axis=0) + GAIN_SHARE * gain
+        certainty = min(1.0, float(value.max()) / max(float(open_.mean()), 1e-9))
+        value = value / price ** (THRIFT * (1 - certainty))
         pick = int(np.argmax(np.where(free, value, -np.inf)))
         picks.append(pick)
         free[pick] = False

@@ -13,6 +13,9 @@ from planner.history import TrialView
 CHANGED = 0.35
 """Share of the examples whose upstream answer another setting upstream changes: their later draws must be made anew."""
 
+MAX_TRIALS = 400
+"""The newest trials, whose draws are looked at: a price need not be exact, and must be quick."""
+
 
 class NewDraws:
     """Expected new draws of allocations, after some trials.
@@ -29,7 +32,7 @@ class NewDraws:
     def __init__(self, trials: Sequence[TrialView], reused: bool = True) -> None:
         self._exact: dict[tuple[object, ...], int] = {}
         self._loose: dict[tuple[object, ...], int] = {}
-        for trial in trials if reused else ():
+        for trial in trials[-MAX_TRIALS:] if reused else ():
             for i, (stage, setting) in enumerate(trial.allocation.settings):
                 source = _source(stage, setting)
                 exact = (source, trial.allocation.settings[:i])

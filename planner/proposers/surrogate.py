@@ -41,8 +41,9 @@ MOST_SAMPLED = 5
 CARRIES = (0.0, 1.0)
 """Whether a stage's own score holds what the stages before are worth: tried where there are such scores."""
 
-TRUSTS = (0.0, 0.6, 0.95)
-"""How far earlier studies may be like this one: tried where there are any."""
+TRUSTS = {0.0: 0.6, 0.6: 0.2, 0.97: 0.2}
+"""How far earlier studies may be like this one, with what is believed of it beforehand: tried where there are any. The
+past must earn its trust: being misled costs more than starting cold."""
 
 
 def hypotheses(stage_scores: bool = False, past: bool = False) -> tuple[Spreads, ...]:
@@ -54,7 +55,7 @@ def hypotheses(stage_scores: bool = False, past: bool = False) -> tuple[Spreads,
     """
     spreads = product(
         (0.6, 1.3), (0.6, 1.3), (0.03, 0.12), (0.005,) if past else (0.002, 0.01),
-        CARRIES if stage_scores else (0.0,), TRUSTS if past else (0.0,),
+        CARRIES if stage_scores else (0.0,), tuple(TRUSTS) if past else (0.0,),
     )  # fmt: skip
     return tuple(
         Spreads(0.12 * models, 0.15 * models, 0.15 * samples, 0.12 * samples, joint, own, carry, trust)
@@ -94,7 +95,8 @@ class Surrogate:
         x = self.tables.places([o.allocation for o in data])
         self._evidence = _Evidence(data, x, self.tables) if data else None
         self.posteriors = tuple(Posterior(h, self._evidence) for h in tried)
-        logs = np.array([p.log_evidence for p in self.posteriors])
+        beforehand = np.log([TRUSTS[h.trust] for h in tried])
+        logs = np.array([p.log_evidence for p in self.posteriors]) + beforehand
         weights = np.exp(logs - logs.max())
         self.weights: Array = weights / weights.sum()
 

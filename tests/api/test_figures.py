@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from api.pages.study_view import study_figures, study_view
+from env.costs import Calibration
 from planner.plans import PlanDocument
 from planner.plans.figures import allocation_bars, best_so_far, curves_figure, pareto_figure, pareto_numbers
+from planner.plans.ladders import Comparison, comparisons, study_ladders
 from tests.api.service import Service
 
 
@@ -37,10 +40,41 @@ def test_figures_without_a_trial_are_empty_and_valid() -> None:
         assert json.loads(figure.to_json())["layout"]["xaxis"]["title"]["text"]
 
 
+def test_predictions_against_measurements_are_those_of_the_report(service: Service, finished: str) -> None:
+    archive = service.runtime.archive
+    trials = archive.trials.list(finished, "search")
+    view = study_view(archive, archive.studies.get(finished))
+    assert view.prediction is not None
+    points = study_figures(view, "light")["prediction"].data[-1]
+    assert list(points.y) == pytest.approx([t.measured_cost / 1e6 for t in trials if t.measured_cost])
+    ladders = study_ladders(archive, finished, trials)
+    (reported,) = [c for c in comparisons(trials, ladders, view.unit) if c.measured_unit == view.unit]
+    assert view.prediction == reported
+    page = service.http.get(f"/studies/{finished}/live").text
+    assert f"Over {len(trials)} trials, measured cost is {reported.fit.factor:.4g} times the predicted cost" in page
+
+
+@pytest.mark.parametrize(
+    ("fit", "unit", "words"),
+    [
+        (None, "FLOPs", "1 trial; no fit."),
+        (Calibration(2, None, None, None, 1), "FLOPs", "Over 1 trial, measured cost is 2 times the predicted cost."),
+        (
+            Calibration(0.5, 0.25, 1, 0.8, 1),
+            "s",
+            "Over 1 trial, one FLOPs predicted became 0.5 s measured (95% interval 0.25 to 1). "
+            "Rank correlation 0.800: predictions mostly order the trials as measurements do.",
+        ),
+    ],
+)
+def test_the_fit_is_put_into_words(fit: Calibration | None, unit: str, words: str) -> None:
+    assert Comparison("a title", "FLOPs", unit, [("trial 1", 1e6, 5e5)], fit).words == words
+
+
 def test_the_page_gets_the_figures_in_its_theme(service: Service, finished: str) -> None:
     def ink(theme: str) -> Any:
         answer = service.http.get(f"/studies/{finished}/figures.json", params={"theme": theme}).json()
-        assert set(answer) == {"best", "pareto", "curves", "allocation"}
+        assert set(answer) == {"best", "pareto", "curves", "allocation", "prediction"}
         return answer["best"]["layout"]["font"]["color"]
 
     assert ink("light") != ink("dark")

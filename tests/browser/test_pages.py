@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from playwright.sync_api import Page, expect
 
+from env.spec import StudySpec
 from tests.api.service import Service, long_spec, submit, tiny_spec
 from tests.browser.conftest import Open
+from tests.planner.archive.samples import a_result
 
 pytestmark = pytest.mark.browser
 
@@ -63,10 +66,36 @@ def test_the_form_leads_to_a_live_study_and_its_plan(visit: Open, shots: Path) -
     expect(page.locator("#live-trials tbody tr").first).to_be_visible()
     expect(page.locator("#figure-pareto")).to_be_visible(timeout=20 * SECONDS)
     expect(page.locator("#figure-allocation")).to_be_visible(timeout=20 * SECONDS)
-    assert page.locator(".plot .main-svg").count() >= 4
+    expect(page.locator("#figure-prediction .main-svg").first).to_be_visible()
+    expect(page.locator("#live-prediction")).to_contain_text("Over 8 trials, measured cost is")
+    assert page.locator(".plot .main-svg").count() >= 5
     expect(page.get_by_role("button", name="Cancel the study")).to_have_count(0)
     assert figures_fit(page)
     page.screenshot(path=shots / "study-done.png", full_page=True)
+
+
+def test_predictions_and_measurements_follow_the_trials(visit: Open, service: Service, shots: Path) -> None:
+    archive = service.runtime.archive
+    spec = StudySpec.model_validate(tiny_spec(name="followed"))
+    study = archive.studies.create("followed", spec.name, spec.model_dump(mode="json"), 0).id
+    archive.studies.set_status(study, "running")
+    page = visit(f"/studies/{study}")
+    words, points = page.locator("#live-prediction"), page.locator("#figure-prediction .legendtext")
+    expect(page.locator("#figure-prediction")).to_be_hidden()
+    # The page is not loaded again: events bring the trials that follow.
+    for number, factor in ((1, 2.0), (2, 2.0), (3, 2.0)):
+        cost = number * 1e6
+        result = replace(a_result((0.5, 0.7)), predicted_cost=cost, measured_cost=factor * cost)
+        archive.trials.record(study, number, "search", 0, result, "FLOPs")
+        archive.events.append(study, "trial", {"trial_no": number})
+        trials = f"{number} trial" if number == 1 else f"{number} trials"
+        expect(words).to_contain_text(f"Over {trials}, measured cost is 2 times the predicted cost")
+        expect(points.filter(has_text=trials)).to_be_visible()
+    expect(words).to_contain_text("Rank correlation 1.000")
+    assert figures_fit(page)
+    archive.studies.set_status(study, "cancelled")
+    archive.events.append(study, "status", {"status": "cancelled"})
+    expect(page.locator("#live-head .badge")).to_have_text("cancelled")
 
 
 def test_only_the_chosen_data_source_is_shown(visit: Open) -> None:
@@ -103,6 +132,7 @@ def test_faults_stand_beside_their_fields_with_the_entries_kept(visit: Open, ser
 def test_a_running_study_shows_progress_and_stops_on_request(visit: Open, service: Service, shots: Path) -> None:
     page = visit(f"/studies/{submit(service, long_spec())}")
     expect(page.locator("#activity-text")).to_contain_text("draws per second", timeout=40 * SECONDS)
+    expect(page.locator("#figure-prediction")).to_be_hidden()
     page.screenshot(path=shots / "study-running.png", full_page=True)
     page.get_by_role("button", name="Cancel the study").click()
     expect(page.locator("#live-head .badge")).to_have_text("cancelled", timeout=40 * SECONDS)
@@ -131,6 +161,24 @@ def test_every_page_fits_in_every_look(
             page.wait_for_timeout(200)
         page.screenshot(path=shots / f"{name}-{look}.png", full_page=True)
         assert no_sideways_scrolling(page), name
+
+
+@pytest.mark.parametrize(("look", "options"), [("wide", {}), ("narrow", NARROW)])
+def test_the_report_is_drawn_and_fits(
+    visit: Open, finished: str, shots: Path, look: str, options: dict[str, object]
+) -> None:
+    page = visit(f"/studies/{finished}", **options)
+    page.get_by_role("link", name="Report", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Plan of finished")
+    for slug in ("best", "curves", "pareto", "allocation", "prediction-1"):
+        expect(page.locator(f"#figure-{slug} .main-svg").first).to_be_visible(timeout=20 * SECONDS)
+    inside = page.evaluate(
+        "() => [...document.querySelectorAll('.plots figure')].every((f) =>"
+        " f.querySelector('.main-svg').getBoundingClientRect().right <= f.getBoundingClientRect().right + 1)"
+    )
+    assert inside
+    assert no_sideways_scrolling(page)
+    page.screenshot(path=shots / f"report-{look}.png", full_page=True)
 
 
 def test_without_javascript_a_study_is_still_readable(visit: Open, finished: str) -> None:

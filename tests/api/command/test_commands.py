@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -78,6 +79,32 @@ def test_run_leaves_a_plan_and_a_report(done: Path) -> None:
     assert len(report["trials"]) == plan["trials"] == 8
     assert "Plotly.newPlot" in page
     assert "http://" not in page.split("<body>")[1].split("Plotly.newPlot")[0]
+
+
+def test_a_report_is_written_or_printed_in_every_format(done: Path) -> None:
+    identity = study_id(done)
+    out = done / "out" / identity
+    markdown = (out / "report.md").read_text()
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", markdown)
+    assert pictures
+    assert all((out / picture).is_file() for picture in pictures)
+    printed = apportion(done, "report", identity[:6], "--format", "md").stdout
+    assert printed.startswith("# Plan of small\n")
+    assert "![" not in printed
+    assert json.loads(apportion(done, "report", "small", "--format", "json").stdout)["study"]["id"] == identity
+    assert "Plotly.newPlot" in apportion(done, "report", "small", "--format", "html").stdout
+    again = apportion(done, "report", "small", "--out", "again")
+    assert again.returncode == 0, again.stderr
+    assert (done / "again" / identity / "report.md").read_text() == markdown
+    wrong = apportion(done, "report", "small", "--format", "pdf")
+    assert wrong.returncode == 2
+    assert "json, md, html" in wrong.stderr.replace("\n", " ")
+
+
+def test_a_report_of_an_unknown_study_is_refused_clearly(done: Path) -> None:
+    refused = apportion(done, "report", "nothing-like-it")
+    assert refused.returncode == 2
+    assert "list the studies" in refused.stderr.replace("\n", " ")
 
 
 def test_what_a_script_may_read_is_json(done: Path) -> None:

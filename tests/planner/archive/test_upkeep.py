@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,12 +14,15 @@ from sqlalchemy import text
 from env.allocation import Allocation, StageSetting
 from env.backends import Draw, ModelIdentity
 from env.execution.evidence import ExampleEvidence, StageOutcome
-from planner.archive import Archive, ArchiveError
+from env.execution.reading import Reader
+from env.spec.stage import RegexParser
+from planner.archive import Archive, ArchiveError, StudyStatus
 from planner.archive import export as exporting
 from planner.archive.export import COLUMNS, export_draws
 from planner.archive.texts import TextPolicy
 from planner.archive.upkeep import Selection, Upkeep
 from tests.planner.archive.samples import a_result
+from tests.simulated import simulated_spec
 
 SMALL, LARGE, JUDGE = (ModelIdentity(name, "r") for name in ("small", "large", "judge"))
 PARSER = hashlib.sha256(b"parser").hexdigest()
@@ -155,6 +159,14 @@ def test_the_policy_drops_texts_whose_answers_were_kept_and_no_others(filled: Ar
     assert (found.texts, found.texts_dropped, found.draws) == (5, 1, 8)
 
 
+def test_a_prompt_whose_texts_were_all_known_counts_as_read_too(filled: Archive) -> None:
+    parser = RegexParser(kind="regex", pattern=r"\d+")
+    for key in (a_key(1), a_key(2), a_key(3)):
+        filled.bank.settle(SMALL, {key: draws("s1/round-1", "4", "5", "6", "7")})
+        Reader(filled.bank, parser).read(filled.bank.held([key]))
+    assert Upkeep(filled.engine).prune(Selection(), HASH, dry_run=False).texts_dropped == 5
+
+
 def test_texts_a_verifier_needs_stay_until_it_does_not(filled: Archive) -> None:
     answers = {a_key(3): {0: '"4"', 1: '"7"', 2: '"8"'}}
     filled.bank.keep_answers(PARSER, answers, texts_needed=True)
@@ -178,6 +190,75 @@ def test_a_dropped_text_that_is_written_again_is_kept_again(filled: Archive) -> 
     assert [d.text for d in filled.bank.held([a_key(9)])[a_key(9)]] == ["7"]
     assert filled.bank.settle(LARGE, {a_key(3): draws("s4/round-0", "other", "other", "other")}) == 0
     assert counts(filled)[2] == 5  # losers leave no text behind
+
+
+@pytest.fixture
+def read(filled: Archive) -> Archive:
+    """Every draw of `filled` has been read, so that `hash` lets all of its texts go: 4, 5, 6, 7 and 8."""
+    for number, count in ((1, 2), (2, 2), (3, 3)):
+        filled.bank.keep_answers(PARSER, {a_key(number): {i: f'"{i}"' for i in range(count)}})
+    return filled
+
+
+def kept_texts(archive: Archive) -> set[str]:
+    held = archive.bank.held([a_key(n) for n in range(9)])
+    return {d.text for draws in held.values() for d in draws if d.text}
+
+
+def a_spec(*models: str) -> dict[str, Any]:
+    raw = simulated_spec().model_dump(mode="json")
+    raw["pipeline"]["models"] = {m: raw["pipeline"]["models"]["small"] | {"model": m} for m in models}
+    for stage in raw["pipeline"]["stages"]:
+        stage.update(models=list(models), strategies=["vote"], verifier=None)
+    return raw
+
+
+@pytest.mark.parametrize("status", ["done", "failed", "cancelled"])
+def test_at_a_studys_end_texts_go_and_all_that_plans_are_made_of_stays(read: Archive, status: StudyStatus) -> None:
+    read.studies.create("s3", "s3", a_spec("small", "large"), seed=0)
+    read.studies.set_status("s3", "running")
+    before, evidence = counts(read), read.trials.evidence("s1", 0)
+    upkeep = Upkeep(read.engine)
+    assert upkeep.drop_texts(HASH, ending="s3") == 5
+    assert kept_texts(read) == set()
+    assert upkeep.drop_texts(HASH, ending="s3") == 0  # a step that runs again
+    read.studies.set_status("s3", status)
+    assert upkeep.drop_texts(HASH) == 0
+    assert (counts(read), read.trials.evidence("s1", 0)) == (before, evidence)
+    assert read.bank.answers(PARSER, [a_key(3)]) == {a_key(3): {0: '"0"', 1: '"1"', 2: '"2"'}}
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "paused"])
+def test_texts_of_models_that_an_unfinished_study_asks_stay_until_it_ends(read: Archive, status: StudyStatus) -> None:
+    read.studies.create("s3", "s3", a_spec("large"), seed=0)
+    read.studies.set_status("s3", status)
+    upkeep = Upkeep(read.engine)
+    assert upkeep.drop_texts(HASH, ending="s2") == 2
+    assert kept_texts(read) == {"4", "7", "8"}  # "4" was written by both models
+    assert upkeep.drop_texts(HASH, ending="s3") == 3
+
+
+def test_texts_that_an_unfinished_study_asked_for_first_stay_whatever_its_models_are_called(read: Archive) -> None:
+    read.studies.create("s3", "s3", a_spec("renamed"), seed=0)
+    read.bank.settle(LARGE, {a_key(5): draws("s3/round-0", "7")})
+    read.bank.keep_answers(PARSER, {a_key(5): {0: '"7"'}})
+    assert Upkeep(read.engine).drop_texts(HASH) == 4
+    assert kept_texts(read) == {"7"}
+
+
+def test_no_text_goes_while_a_study_runs_whose_models_cannot_be_told(read: Archive) -> None:
+    read.studies.create("s3", "from another version", {"version": 0}, seed=0)
+    assert Upkeep(read.engine).drop_texts(HASH) == 0
+    assert Upkeep(read.engine).prune(Selection(), HASH, dry_run=False).texts_dropped == 0
+    assert kept_texts(read) == {"4", "5", "6", "7", "8"}
+    forced = Upkeep(read.engine).prune(Selection(model="judge"), HASH, dry_run=False, force=True)
+    assert forced.texts_dropped == 5
+
+
+def test_nothing_to_drop_takes_no_lock(read: Archive) -> None:
+    with read.exclusive("a study writes"):
+        assert Upkeep(read.engine).drop_texts(TextPolicy("days", 7)) == 0
+        assert Upkeep(read.engine).drop_texts(FULL) == 0
 
 
 def test_the_policy_is_a_setting_of_the_archive(archive: Archive) -> None:

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from env.errors import ApportionError
+from env.spec import StudySpec
 from planner.archive import Archive, StudyRecord, WorkerRecord
 from planner.archive.statuses import TERMINAL
+from planner.archive.texts import TextPolicy
+from planner.archive.upkeep import Upkeep
 from planner.durable import Runtime, check_cron, workflows
 from planner.durable.reaper import DEAD_SECONDS, live_executors, process_exists
 from planner.loop import StudyContext
@@ -51,6 +54,16 @@ def test_a_submitted_study_runs_to_its_plan(runtime: Runtime) -> None:
     assert study.status == "queued"
     assert wait(runtime, study.id).status == "done"
     assert runtime.archive.plans.get(study.id).document["trials"] == 14
+
+
+def test_texts_that_the_policy_forbids_are_gone_when_a_study_says_it_has_ended(runtime: Runtime) -> None:
+    runtime.archive.bank.set_text_policy(TextPolicy("hash"))
+    spec = simulated_spec().model_dump(mode="json")
+    spec["pipeline"]["stages"][-1].update(strategies=["vote"], verifier=None)
+    study = runtime.submit(StudySpec.model_validate(spec))
+    assert wait(runtime, study.id).status == "done"
+    left = Upkeep(runtime.archive.engine).stats(runtime.archive.bank.text_policy)
+    assert left.texts == left.texts_dropped > 0
 
 
 def test_the_same_idempotency_key_gives_the_same_study(runtime: Runtime) -> None:

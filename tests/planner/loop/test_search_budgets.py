@@ -69,7 +69,8 @@ async def test_whichever_limit_ends_first_ends_the_search_and_is_not_passed(
     stop = stop_event(archive)
     assert stop["reason"] == ends
     assert f"of {limits[ends]:.6g}" in stop["message"]
-    assert "of 10 trials unused" in plan.stopped
+    # A batch of which only a part fits the last of a budget runs in part, and the rest of it stays accepted.
+    assert "of 10 trials unused" in plan.stopped or "of the 10 trials did not fit" in plan.stopped
     assert 0 < plan.trials < 10
 
 
