@@ -54,6 +54,12 @@ class TrialView:
     stage_scores: Mapping[str, float] = field(default_factory=dict)
     """Mean score of a stage's own output, by stage, for stages that have a metric of their own."""
 
+    feasible: bool = True
+    """Whether it meets the constraints that only a trial can judge: a stage's least quality, a measured latency."""
+
+    stopped: bool = False
+    """Racing ended it before all its examples: its score rests on fewer, and it cannot become the plan."""
+
 
 @dataclass(frozen=True)
 class RefusedView:
@@ -97,5 +103,6 @@ class History:
 
     @property
     def best(self) -> TrialView | None:
-        """Highest score; the cheaper of equals."""
-        return max(self.trials, key=lambda t: (t.score, -t.cost), default=None)
+        """Highest score among those that may become the plan; the cheaper of equals. Among all where none may."""
+        able = [t for t in self.trials if t.feasible and not t.stopped] or self.trials
+        return max(able, key=lambda t: (t.score, -t.cost), default=None)

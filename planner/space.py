@@ -1,4 +1,4 @@
-"""The search space: which settings each stage may have, and which allocations the plan budget buys."""
+"""The search space: which settings each stage may have, and which allocations budget and constraints allow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from env.allocation import Allocation, StageSetting
-from env.costs import CostOptions, PlanCost
+from env.costs import CostOptions, PlanCost, PlanLimits
 from env.spec import StudySpec
 from env.strategies import STRATEGIES, StagePlan
 from env.strategies.settings import normal_setting, setting_faults, stage_settings
@@ -23,6 +23,7 @@ class SearchSpace:
         self.pipeline = spec.pipeline
         self.cost = PlanCost(spec.pipeline, spec.budget.plan.unit, CostOptions.of(spec.budget.plan))
         self.limit = spec.budget.plan.limit
+        self.limits = PlanLimits(spec.pipeline, spec.budget)
         self._stages = spec.pipeline.stages
 
     @property
@@ -77,7 +78,9 @@ class SearchSpace:
 
         def extend(position: int, spent: float, chosen: tuple[tuple[str, StageSetting], ...]) -> Iterator[Allocation]:
             if position == len(names):
-                yield Allocation(chosen)
+                allocation = Allocation(chosen)
+                if not self.limits.broken(allocation):
+                    yield allocation
                 return
             name = names[position]
             for setting in self.settings[name]:
@@ -100,12 +103,14 @@ class SearchSpace:
     def sample(self, generator: random.Random, count: int) -> list[Allocation]:
         """Distinct feasible allocations, each stage drawn among what the budget still allows, stages in random order.
 
-        Returns fewer than `count` where the space has no more, or where 50 tries in a row gave nothing new.
+        Returns fewer than `count` where the space has no more, or where 50 tries in a row gave nothing new (10,000
+        where there are constraints besides the budget, which no stage knows of by itself).
         """
         found: dict[Allocation, None] = {}
         misses = 0
         floors = {name: min(self._priced(name).values()) for name in self.settings}
-        while len(found) < count and misses < 50:
+        most = 10_000 if self.limits.any else 50
+        while len(found) < count and misses < most:
             order = list(self.settings)
             generator.shuffle(order)
             left = self.limit - sum(floors.values())
@@ -116,12 +121,15 @@ class SearchSpace:
                 left = room - self._priced(name)[setting]
                 picked[name] = setting
             allocation = Allocation.of({name: picked[name] for name in self.settings})
-            misses = misses + 1 if allocation in found else 0
+            if allocation in found or self.limits.broken(allocation):
+                misses += 1
+                continue
+            misses = 0
             found[allocation] = None
         return list(found)
 
     def faults(self, allocation: Allocation) -> list[str]:
-        """Why an allocation may not run: names, ranges and the plan budget; empty where it may."""
+        """Why an allocation may not run: names, ranges, the plan budget, constraints; empty where it may."""
         wanted = [stage.name for stage in self._stages]
         if sorted(allocation.stages) != sorted(wanted):
             return [f"stages must be exactly {', '.join(wanted)}; got {', '.join(allocation.stages) or 'none'}"]
@@ -132,7 +140,13 @@ class SearchSpace:
             faults.append(
                 f"over budget: {self.total(allocation):.6g} {self.unit} per query, the plan may cost {self.limit:.6g}"
             )
+        if not faults:
+            faults += self.limits.broken(allocation)
         return faults
+
+    def affordable(self, allocation: Allocation) -> bool:
+        """Whether an allocation of known settings keeps to the plan budget and to what can be predicted besides."""
+        return self.total(allocation) <= self.limit * (1 + 1e-12) and not self.limits.broken(allocation)
 
     def normal(self, allocation: Allocation) -> Allocation:
         """The same allocation with stages in pipeline order and one name for strategies that coincide at one sample."""

@@ -25,7 +25,7 @@ from env.spec.study import CostUnit
 from env.strategies import Candidate, StageRun
 from env.strategies.prompts import CRITIC_PROMPTS
 from env.tasks.example import Example, JsonValue
-from env.tasks.metrics import metric_of
+from env.tasks.metrics import metric_of, stage_answers
 from env.tasks.parsers import canonical, from_canonical, parser_of
 from env.tasks.prompts import render
 
@@ -212,9 +212,17 @@ class Environment:
                 calls,
                 tuple(key for key in query.asked if key != query.own_key),
                 self._seconds_of(query),
+                self._stage_score(stage, query.answer, path.example),
             )
         )
         path.variables[stage.name] = answer_variable(stage, query.answer)
+
+    def _stage_score(self, stage: StageSpec, answer: str | None, example: Example) -> float | None:
+        """Of a stage's own answer; None without a metric or without gold."""
+        accepted = stage_answers(stage, example) if stage.metric is not None else ()
+        if stage.metric is None or not accepted:
+            return None
+        return metric_of(stage.metric)(from_canonical(answer), accepted)
 
     def _seconds_taken(self, drawing: Drawing) -> None:
         for key, seconds in drawing.seconds.items():

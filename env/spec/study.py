@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from env.spec.constraints import Constraints
 from env.spec.pipeline import PipelineSpec
 from env.spec.stage import Name
 from env.spec.strict import Strict
@@ -126,11 +127,12 @@ class ProposerBudget(Strict):
 
 
 class BudgetSpec(Strict):
-    """The three budgets: of the plan per query, of the search, of the proposer."""
+    """The three budgets: of the plan per query, of the search, of the proposer. And what a plan must keep to besides."""
 
     plan: PlanBudget
     search: SearchBudget = SearchBudget()
     proposer: ProposerBudget = ProposerBudget()
+    constraints: Constraints = Constraints()
 
 
 class ProposerSpec(Strict):

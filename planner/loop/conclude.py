@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -10,11 +11,24 @@ from typing import Literal
 
 from env.allocation import Allocation
 from env.errors import ApportionError
-from env.execution.evidence import ExampleEvidence
+from env.execution.evidence import ExampleEvidence, stage_marks
 from planner.archive import TrialRecord
-from planner.evidence import Choice, Contender, choose, compare, contender, mean_interval, pareto
+from planner.evidence import (
+    Choice,
+    Contender,
+    SelectionEstimate,
+    choose,
+    compare,
+    contender,
+    corrected_estimates,
+    mean_interval,
+    pareto,
+    plain_words,
+)
+from planner.loop.constraints import Judged, binding, judge
 from planner.loop.context import StudyContext, reference_allocation
 from planner.plans.document import (
+    ConstraintLine,
     FrontPoint,
     GuidelineLine,
     IntervalPublic,
@@ -23,8 +37,10 @@ from planner.plans.document import (
     Provenance,
     Rival,
     StagePlan,
+    StageScore,
 )
 from planner.plans.explanation import explanation, stage_reason
+from planner.plans.marginal import marginal_values
 
 TEST_TRIALS = 1_000_001
 """Trials on the test split are numbered from here, apart from the search's."""
@@ -37,28 +53,70 @@ async def conclude(context: StudyContext) -> str:
         ApportionError: no trial could be scored; the message gives the reasons seen.
     """
     context.enter("conclude", context.archive.studies.get(context.study_id).round)
-    trials = [t for t in context.trials() if t.score is not None]
-    contenders = [c for t in trials if (c := _contender(context, t)) is not None]
-    if not contenders:
-        raise ApportionError(_nothing_scored(context))
+    search = _Search(context)
+    contenders = search.contenders()
     choice = choose(contenders)
     labelled = _to_test(context, choice)
     tested = await _test(context, labelled)
-    for kind, subject in (("chosen", choice.chosen), ("best", choice.best)):
-        document = _document(context, kind, subject, contenders, labelled, tested)  # type: ignore[arg-type]
+    corrections = await asyncio.to_thread(corrected_estimates, contenders)
+    for kind, subject, estimate in (
+        ("chosen", choice.chosen, corrections.chosen),
+        ("best", choice.best, corrections.best),
+    ):
+        document = _document(context, kind, subject, estimate, search, contenders, labelled, tested)  # type: ignore[arg-type]
         context.archive.plans.record(
             context.study_id,
             kind,  # type: ignore[arg-type]
             subject.allocation,
             document.model_dump(mode="json"),
         )
-    context.event("plan", {"allocation": str(choice.chosen.allocation), "cost": choice.chosen.cost}, "plan")
+    verdicts = _rivals(choice.chosen, labelled, tested)
+    context.event(
+        "plan",
+        {
+            "allocation": str(choice.chosen.allocation),
+            "cost": choice.chosen.cost,
+            "verdicts": [r.words for r in verdicts],
+        },
+        "plan",
+    )
     return str(choice.chosen.allocation)
 
 
-def _contender(context: StudyContext, trial: TrialRecord) -> Contender | None:
-    evidence = context.archive.trials.evidence(context.study_id, trial.trial_no)
-    return contender(trial.trial_no, trial.allocation, trial.predicted_cost, evidence)
+class _Search:
+    """The search's trials with their evidence, and what the constraints say of them."""
+
+    def __init__(self, context: StudyContext) -> None:
+        self._context = context
+        self.trials = [t for t in context.trials() if t.score is not None]
+        self.evidence = {t.trial_no: context.archive.trials.evidence(context.study_id, t.trial_no) for t in self.trials}
+        self.judged = {t.trial_no: self.judge(t, self.evidence[t.trial_no]) for t in self.trials}
+
+    def judge(self, trial: TrialRecord, evidence: Sequence[ExampleEvidence]) -> list[Judged]:
+        """Every constraint, judged on a trial of either split."""
+        return judge(self._context.spec.budget.constraints, self._context.space, trial, evidence)
+
+    def contenders(self) -> list[Contender]:
+        """The trials that may become the plan: scored on all their examples, and within every constraint.
+
+        Raises:
+            ApportionError: there is none; the message says why.
+        """
+        complete = [t for t in self.trials if not t.stopped]
+        able = [t for t in complete if all(j.met for j in self.judged[t.trial_no])]
+        found = [
+            c
+            for t in able
+            if (c := contender(t.trial_no, t.allocation, t.predicted_cost, self.evidence[t.trial_no])) is not None
+        ]
+        if not found and complete:
+            raise ApportionError(
+                f"no trial keeps to the constraints, so there is no plan. {binding([self.judged[t.trial_no] for t in complete])}. "
+                "Relax the constraint, raise the plan budget, or allow more trials"
+            )
+        if not found:
+            raise ApportionError(_nothing_scored(self._context))
+        return found
 
 
 def _nothing_scored(context: StudyContext) -> str:
@@ -111,6 +169,8 @@ def _document(
     context: StudyContext,
     kind: Literal["chosen", "best"],
     subject: Contender,
+    estimate: SelectionEstimate,
+    search: _Search,
     contenders: Sequence[Contender],
     labelled: dict[Allocation, str],
     tested: dict[Allocation, tuple[TrialRecord, tuple[ExampleEvidence, ...]]],
@@ -118,6 +178,9 @@ def _document(
     record, evidence = tested[subject.allocation]
     scores = [e.score for e in evidence if e.score is not None]
     remarks: list[str] = []
+    stopped = sum(t.stopped for t in search.trials)
+    if stopped:
+        remarks.append(f"{stopped} of {len(search.trials)} trials were stopped early: they could not catch up.")
     if record.failed:
         remarks.append(f"{record.failed} of {len(evidence)} test examples failed and are in no score.")
     rivals = _rivals(subject, labelled, tested)
@@ -146,6 +209,9 @@ def _document(
         budget=space.limit,
         search_score=subject.score,
         search_examples=len(subject.scores),
+        search_estimate=estimate.raw,
+        corrected_estimate=IntervalPublic.of(estimate.corrected),
+        chosen_again=estimate.chosen_again,
         test_score=test,
         test_failed=record.failed,
         rivals=rivals,
@@ -153,16 +219,48 @@ def _document(
             FrontPoint(trial_no=c.trial_no, allocation=c.allocation.to_json(), predicted_cost=c.cost, score=c.score)
             for c in pareto(contenders)
         ],
+        constraints=_constraints(search, subject, record, evidence),
+        stage_scores=_stage_scores(context, evidence),
+        marginal=marginal_values(space, subject.allocation, search.trials, search.evidence),
         guidelines=[
             GuidelineLine(insight=g.insight, stage=g.stage, text=g.text) for g in guidelines if g.round == last
         ],
         ledgers=_ledgers(context),
-        trials=len(contenders),
+        trials=len(search.trials),
         refused=len(history.refused),
-        explanation=explanation(space, subject, contenders, test, rivals, remarks),
+        explanation=explanation(space, subject, len(search.trials), estimate, test, rivals, remarks),
         remarks=remarks,
         provenance=_provenance(context),
     )
+
+
+def _constraints(
+    search: _Search, subject: Contender, record: TrialRecord, evidence: Sequence[ExampleEvidence]
+) -> list[ConstraintLine]:
+    tested = {j.subject: j for j in search.judge(record, evidence)}
+    return [
+        ConstraintLine(
+            subject=j.subject,
+            limit=j.limit,
+            unit=j.unit,
+            value=j.value,
+            basis="predicted" if j.predicted else "measured",
+            met=j.met,
+            interval=None if j.interval is None else IntervalPublic.of(j.interval),
+            on_test=None if (again := tested[j.subject].interval) is None else IntervalPublic.of(again),
+            words=j.words,
+        )
+        for j in search.judged[subject.trial_no]
+    ]
+
+
+def _stage_scores(context: StudyContext, evidence: Sequence[ExampleEvidence]) -> list[StageScore]:
+    marks = stage_marks(evidence)
+    return [
+        StageScore(stage=s.name, metric=str(s.metric), score=IntervalPublic.of(mean_interval(marks[s.name])))
+        for s in context.spec.pipeline.stages
+        if marks.get(s.name)
+    ]
 
 
 def _rivals(
@@ -176,22 +274,20 @@ def _rivals(
         theirs = _tested_contender(allocation, tested)
         if allocation == subject.allocation or mine is None or theirs is None:
             continue
-        difference = compare(mine, theirs)
-        if difference is None:
+        compared = compare(mine, theirs)
+        if compared is None:
             continue
-        verdict: Literal["better", "worse", "cannot be told apart"] = "cannot be told apart"
-        if difference.low > 0:
-            verdict = "better"
-        elif difference.high < 0:
-            verdict = "worse"
         rivals.append(
             Rival(
                 label=label,
                 allocation=allocation.to_json(),
                 predicted_cost=theirs.cost,
                 score=IntervalPublic.of(mean_interval(list(theirs.scores.values()))),
-                difference=IntervalPublic.of(difference),
-                verdict=verdict,
+                difference=IntervalPublic.of(compared.difference),
+                verdict=compared.verdict,
+                p_value=compared.p_value,
+                test=compared.test,
+                words=plain_words(compared, "The plan", f"{label} ({theirs.score:.3f})"),
             )
         )
     return rivals

@@ -15,6 +15,7 @@ from env.spec import StudySpec
 from env.tasks.data import Splits, load_splits
 from planner.archive import Archive, ProposalRecord, TrialRecord
 from planner.history import CurveEstimate, Guideline, History, RefusedView, TrialView
+from planner.loop.constraints import feasible, measures_latency
 from planner.proposers import InsightProposer, Proposer, RandomProposer
 from planner.space import SearchSpace
 
@@ -103,11 +104,17 @@ class StudyContext:
         ]
         return History(
             round_,
-            tuple(_view(t) for t in self.trials() if t.score is not None),
+            tuple(_view(t, self.feasible(t)) for t in self.trials() if t.score is not None),
             tuple(refused),
             tuple(guidelines),
             self.trials_left(),
         )
+
+    def feasible(self, trial: TrialRecord) -> bool:
+        """Whether a search trial meets the constraints that only a run can judge."""
+        constraints = self.spec.budget.constraints
+        timed = self.archive.trials.evidence(self.study_id, trial.trial_no) if measures_latency(constraints) else None
+        return feasible(constraints, self.space, trial, timed)
 
     def taken(self) -> set[Allocation]:
         """Allocations that ran or are accepted."""
@@ -210,7 +217,7 @@ def reference_allocation(space: SearchSpace) -> Allocation | None:
     return None
 
 
-def _view(trial: TrialRecord) -> TrialView:
+def _view(trial: TrialRecord, meets: bool) -> TrialView:
     assert trial.score is not None
     return TrialView(
         trial.trial_no,
@@ -225,4 +232,7 @@ def _view(trial: TrialRecord) -> TrialView:
             stage: tuple(CurveEstimate(p.k, p.score, p.coverage) for p in points if p.score is not None)
             for stage, points in trial.curves.items()
         },
+        trial.stage_scores,
+        meets,
+        trial.stopped,
     )

@@ -83,6 +83,9 @@ def report_data(
                 "new_draws": t.spend.new_draws,
                 "reused_draws": t.spend.reused_draws,
                 "failed": t.failed,
+                "examples": t.scored + t.failed,
+                "stopped": t.stopped,
+                "stage_scores": dict(t.stage_scores),
                 "ladder": _ladder_data(ladders, t.trial_no),
                 "curves": {
                     stage: [{"k": p.k, "score": p.score, "coverage": p.coverage} for p in points]

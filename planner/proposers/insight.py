@@ -70,11 +70,11 @@ class InsightProposer:
         changed = [
             allocation.replace(stage, setting) for stage in allocation.stages for setting in self._space.settings[stage]
         ]
-        return [a for a in changed if self._space.total(a) <= self._space.limit * (1 + 1e-12)]
+        return [a for a in changed if self._space.affordable(a)]
 
     def _batch(self, history: History, candidates: list[Allocation], count: int) -> list[Proposal]:
         data = observations(history.trials)
-        best = float(to_log(max(t.score for t in history.trials)))
+        best = float(to_log(history.best.score if history.best is not None else 0.0))
         costs = np.array([self._space.total(a) for a in candidates]) / self._space.limit
         proposals: list[Proposal] = []
         open_ = np.ones(len(candidates), dtype=bool)

@@ -83,7 +83,8 @@ def observations(trials: Sequence[TrialView]) -> list[Observation]:
 
 
 def _noise(trial: TrialView) -> float:
-    return max(LEAST_NOISE, SHARED_NOISE * trial.standard_error)
+    # A trial that was stopped ran on other examples than the rest: nothing of its error is shared.
+    return max(LEAST_NOISE, (1.0 if trial.stopped else SHARED_NOISE) * trial.standard_error)
 
 
 def to_log(score: Array | float) -> Array:
