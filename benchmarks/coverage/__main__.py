@@ -1,6 +1,6 @@
 """Counts how often stated 95% intervals hold the truth, and what the correction for the choice is worth.
 
-    python -m benchmarks.coverage                    # 1,000 studies of each of 16 families: some ten minutes; writes JSON
+    python -m benchmarks.coverage                    # 1,000 studies of each of 16 families; writes JSON
     python -m benchmarks.coverage --studies 60       # a quick look, printed only
 
 Every interval comes from `planner.evidence`, the functions that a real study's plan goes through.

@@ -82,8 +82,9 @@ class PlanLimits:
 
     def _bytes(self, model: str, tokens: float) -> float:
         profile = self._profiles[model]
-        assert profile.architecture is not None and self._memory is not None
-        cache = tokens * self._memory.queries * kv_bytes_per_token(profile.architecture, profile.quantisation)
+        assert profile.architecture is not None
+        queries = 1 if self._memory is None else self._memory.queries
+        cache = tokens * queries * kv_bytes_per_token(profile.architecture, profile.quantisation)
         return weight_bytes(profile.architecture, profile.quantisation) + cache
 
     def broken(self, allocation: Allocation) -> list[str]:

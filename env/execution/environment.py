@@ -19,6 +19,7 @@ from env.execution.estimates import Estimator, Realised, answer_variable
 from env.execution.evidence import ExampleEvidence, Spend, StageOutcome, TrialResult
 from env.execution.progress import ProgressSink, no_progress
 from env.execution.queries import Query, StageQueries
+from env.execution.racing import Race, parts
 from env.spec.pipeline import PipelineSpec
 from env.spec.stage import PromptKind, StageSpec
 from env.spec.study import CostUnit
@@ -80,6 +81,7 @@ class Environment:
         examples: Sequence[Example],
         origin: str = "",
         progress: ProgressSink = no_progress,
+        race: Race | None = None,
     ) -> list[TrialResult]:
         """Evaluate allocations on examples.
 
@@ -90,6 +92,7 @@ class Environment:
             examples: the examples, the same for all.
             origin: names this batch; draws it causes carry it.
             progress: told after each stored chunk; raising from it stops the batch.
+            race: runs on a growing part of the examples and may stop allocations on the way; all run on all without.
 
         Returns:
             One result per allocation, in order. Failed calls, and prompts that cannot be rendered from an upstream
@@ -97,19 +100,36 @@ class Environment:
         """
         started = time.monotonic()
         drawing = Drawing(self._bank, self._backends, origin, progress)
-        batch = _Batch(
-            [Path(allocation, example, dict(example.fields)) for allocation in allocations for example in examples]
-        )
-        for stage in self.pipeline.stages:
-            await self._run_stage(stage, batch, drawing)
+        batch = _Batch([[] for _ in allocations])
+        running = list(range(len(allocations)))
+        for part, last in parts(len(examples), race):
+            fresh: list[Path] = []
+            for index in running:
+                added = [Path(allocations[index], examples[i], dict(examples[i].fields)) for i in part]
+                batch.paths[index] += added
+                fresh += added
+            for stage in self.pipeline.stages:
+                await self._run_stage(stage, fresh, batch, drawing)
+            if race is not None and not last:
+                scores = await asyncio.to_thread(self._scores_so_far, batch, running)
+                stopped = race.stopped(scores)
+                running = [index for index in running if index not in stopped]
         # Estimation is plain computation on up to thousands of examples: keep it off the event loop.
-        return await asyncio.to_thread(self._results, allocations, batch, origin, started)
+        return await asyncio.to_thread(self._results, allocations, examples, batch, origin, started)
 
-    async def _run_stage(self, stage: StageSpec, batch: _Batch, drawing: Drawing) -> None:
+    def _scores_so_far(self, batch: _Batch, running: Sequence[int]) -> dict[int, list[float | None]]:
+        """Scores of the allocations that still run, in the order of their examples; None where one failed."""
+        estimator = Estimator(self, batch.candidates, self._backends, batch.realised)
+        return {
+            index: [None if path.failure is not None else estimator.score(path) for path in batch.paths[index]]
+            for index in running
+        }
+
+    async def _run_stage(self, stage: StageSpec, paths: Sequence[Path], batch: _Batch, drawing: Drawing) -> None:
         stage_queries = StageQueries(stage, drawing, self._backends, self._bank)
         queries: dict[tuple[str, tuple[str | None, ...], StageSetting], Query] = {}
         running: list[tuple[Path, Query]] = []
-        for path in batch.paths:
+        for path in paths:
             if path.failure is not None:
                 continue
             setting = path.allocation[stage.name]
@@ -236,14 +256,19 @@ class Environment:
         return sum(known) if known and len(known) == len(parts) else None
 
     def _results(
-        self, allocations: Sequence[Allocation], batch: _Batch, origin: str, started: float
+        self,
+        allocations: Sequence[Allocation],
+        examples: Sequence[Example],
+        batch: _Batch,
+        origin: str,
+        started: float,
     ) -> list[TrialResult]:
         estimator = Estimator(self, batch.candidates, self._backends, batch.realised)
         results: list[TrialResult] = []
         claimed: set[tuple[PromptKey, int]] = set()
-        per_allocation = len(batch.paths) // max(1, len(allocations))
-        for position, allocation in enumerate(allocations):
-            paths = batch.paths[position * per_allocation : (position + 1) * per_allocation]
+        places = {example.id: place for place, example in enumerate(examples)}
+        for allocation, run in zip(allocations, batch.paths, strict=True):
+            paths = sorted(run, key=lambda path: places[path.example.id])
             evidence = tuple(self._evidence(path, estimator) for path in paths)
             scored = [e.cost for e in evidence if e.status == "scored"]
             results.append(
@@ -253,6 +278,7 @@ class Environment:
                     self.cost.allocation(allocation),
                     sum(scored) / len(scored) if scored else None,
                     self._spend(paths, origin, claimed, (time.monotonic() - started) / max(1, len(allocations))),
+                    len(examples),
                 )
             )
         return results
@@ -291,7 +317,9 @@ class Environment:
 class _Batch:
     """The paths of a batch and everything drawn for them."""
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[list[Path]]) -> None:
         self.paths = paths
+        """By allocation, in the order they ran."""
+
         self.candidates: dict[tuple[str, PromptKey], tuple[Candidate, ...]] = {}
         self.realised: Realised = {}

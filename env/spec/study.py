@@ -118,6 +118,11 @@ class SearchBudget(Strict):
 
     trials: int = Field(24, ge=1, le=100_000)
     draws: int | None = Field(None, ge=1, description="New draws (model generations) of the whole search.")
+    racing: Literal["off", "exact", "betting"] = Field(
+        "betting",
+        description="Trials run on a growing part of the examples. exact: one stops when not even a perfect rest lets "
+        "it become the plan. betting: also when that is excluded with an error of at most 1%. off: all run on all.",
+    )
 
 
 class ProposerBudget(Strict):
@@ -127,7 +132,7 @@ class ProposerBudget(Strict):
 
 
 class BudgetSpec(Strict):
-    """The three budgets: of the plan per query, of the search, of the proposer. And what a plan must keep to besides."""
+    """The three budgets: of the plan per query, of the search, of the proposer; and what a plan keeps to besides."""
 
     plan: PlanBudget
     search: SearchBudget = SearchBudget()

@@ -110,8 +110,9 @@ class _Search:
             if (c := contender(t.trial_no, t.allocation, t.predicted_cost, self.evidence[t.trial_no])) is not None
         ]
         if not found and complete:
+            why = binding([self.judged[t.trial_no] for t in complete])
             raise ApportionError(
-                f"no trial keeps to the constraints, so there is no plan. {binding([self.judged[t.trial_no] for t in complete])}. "
+                f"no trial keeps to the constraints, so there is no plan. {why}. "
                 "Relax the constraint, raise the plan budget, or allow more trials"
             )
         if not found:

@@ -121,11 +121,11 @@ def binding(judged: Sequence[Sequence[Judged]]) -> str:
         first = column[0]
         known = [j.value for j in column if j.value is not None]
         nearest = (max if first.kind == "stage_quality" else min)(known, default=None)
-        reached = "none could be judged" if nearest is None else f"the nearest reached {nearest:.4g} {first.unit}".strip()
+        reached = "none could be judged" if nearest is None else f"the nearest reached {nearest:.4g} {first.unit}"
         bound = "at least" if first.kind == "stage_quality" else "at most"
         parts.append(
             f"budget.constraints.{first.subject} ({bound} {_number(first)}): {met} of {len(column)} trials meet it, "
-            f"{reached}"
+            f"{reached.strip()}"
         )
     return "; ".join(parts)
 

@@ -7,8 +7,11 @@ from typing import Any
 
 from env.allocation import Allocation
 from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
+from planner.evidence.choice import MIN_SHARE
 from planner.history import Guideline, History, RefusedView
+from planner.loop.constraints import measures_latency
 from planner.loop.context import CALL, StudyContext
+from planner.loop.racing import BatchRace, look_points, running_order
 from planner.proposers import Exchange, Proposal, Suggestions
 from planner.review import Verdict, review
 
@@ -54,6 +57,7 @@ class Phases:
             context.splits.search,
             origin,
             context.progress_sink(round_, f"round {round_}: {len(affordable)} trials"),
+            self._race([number for number, _ in affordable]),
         )
         for (number, _), result in zip(affordable, results, strict=True):
             trial = context.archive.trials.record(
@@ -70,10 +74,45 @@ class Phases:
                     "cost": trial.predicted_cost,
                     "new_draws": trial.spend.new_draws,
                     "failed": trial.failed,
+                    "examples": trial.scored + trial.failed,
+                    "stopped": trial.stopped,
                 },
                 f"trial-{number}",
             )
         return len(affordable)
+
+    def _race(self, numbers: Sequence[int]) -> BatchRace | None:
+        """The race of a batch against the best earlier trial that may become the plan; None where the spec has none.
+
+        Args:
+            numbers: of the batch's trials, in its order.
+        """
+        context = self._context
+        rule, constraints = context.spec.budget.search.racing, context.spec.budget.constraints
+        examples = len(context.splits.search)
+        looks = look_points(examples)
+        if rule == "off" or not looks:
+            return None
+        trials = context.trials()
+        ran = {t.trial_no: t.scored + t.failed for t in trials if t.trial_no in numbers}
+        earlier = [
+            t
+            for t in trials
+            if t.trial_no not in numbers
+            and t.score is not None
+            and not t.stopped
+            and t.scored >= MIN_SHARE * examples
+            and context.feasible(t)
+        ]
+        best = max(earlier, key=lambda t: (t.score or 0.0, -t.trial_no), default=None)
+        order = running_order(examples, context.spec.seed)
+        incumbent: list[float | None] | None = None
+        if best is not None:
+            scores = {e.example_id: e.score for e in context.archive.trials.evidence(context.study_id, best.trial_no)}
+            incumbent = [scores.get(context.splits.search[i].id) for i in order]
+        settled = {i: ran[number] for i, number in enumerate(numbers) if number in ran}
+        judged_later = bool(constraints.stage_quality) or measures_latency(constraints)
+        return BatchRace(rule, order, looks, incumbent, not judged_later, settled)
 
     def _reserve(self, round_: int, waiting: Sequence[tuple[int, Allocation]]) -> list[tuple[int, Allocation]]:
         """Reserve the most draws each trial can need; trials the draw budget cannot cover do not run."""
