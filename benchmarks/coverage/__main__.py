@@ -13,18 +13,28 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from benchmarks.coverage.judging import Record, judge
 from benchmarks.coverage.population import Family, families
+from benchmarks.coverage.racing import race
+from planner.loop.racing import Racing
 
 RESULTS = Path(__file__).parents[1] / "results" / "coverage.json"
 FULL = 1000
 CHUNK = 50
 """Studies of one task of the pool."""
+
+RACED_PART = 10
+"""Racing is measured on one study in so many."""
+
+WIDE = 1.0
+"""Spread of true scores in logits where a search sees good and bad allocations, as the demo's does."""
+
+RULES: tuple[Racing, ...] = ("exact", "betting")
 
 BAND = (0.93, 0.97)
 """What the coverage of a 95% interval is asked to be."""
@@ -59,7 +69,23 @@ def summary(chosen: Sequence[Family], records: dict[str, Record], count: int, se
         "band": BAND,
         "all": _figures(together),
         "families": [{**asdict(family), **_figures(records[family.name])} for family in chosen],
+        "racing": raced(chosen, max(1, count // RACED_PART)),
     }
+
+
+def raced(chosen: Sequence[Family], count: int) -> list[dict[str, Any]]:
+    """What each rule of racing saves and costs, where allocations differ a little and where they differ much."""
+    return [
+        {
+            "family": family.name,
+            "spread": spread,
+            "studies": count,
+            **{rule: race(replace(family, spread=spread), rule, count, 1).figures() for rule in RULES},
+        }
+        for family in chosen
+        if family.spread
+        for spread in (family.spread, WIDE)
+    ]
 
 
 def _figures(record: Record) -> dict[str, Any]:

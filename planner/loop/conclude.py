@@ -179,6 +179,7 @@ def _document(
     record, evidence = tested[subject.allocation]
     scores = [e.score for e in evidence if e.score is not None]
     remarks: list[str] = []
+    remarks += [f"Constraint kept: {j.words}." for j in search.judged[subject.trial_no]]
     stopped = sum(t.stopped for t in search.trials)
     if stopped:
         remarks.append(f"{stopped} of {len(search.trials)} trials were stopped early: they could not catch up.")

@@ -74,9 +74,5 @@ def explanation(
         )
     for rival in rivals:
         saving = rival.predicted_cost / subject.cost
-        lines.append(f"{rival.words} {_sentence(rival.label)} costs {saving:.2f} times the plan.")
+        lines.append(f"{rival.words} That costs {saving:.2f} times the plan.")
     return " ".join([*lines, *remarks])
-
-
-def _sentence(label: str) -> str:
-    return label[0].upper() + label[1:]
