@@ -11,9 +11,9 @@ from env.costs import CostOptions, PlanCost
 from env.costs.catalogue import catalogued
 from env.spec import StudySpec
 from env.spec.check import check_study
+from planner.proposers import Proposal
 from planner.proposers.initial import initial_trials
 from planner.review import review
-from planner.proposers import Proposal
 from planner.space import SearchSpace
 from tests.simulated import simulated_spec
 

@@ -16,10 +16,14 @@ def test_no_ending_of_a_stopped_trial_would_have_caught_up() -> None:
     examples, rival = 8, 0.75
     for seen in range(examples):
         for so_far in itertools.product((0.0, 1.0, None), repeat=seen):
-            ends = [
-                (sum(s for s in (*so_far, *rest) if s is not None), sum(s is not None for s in (*so_far, *rest)))
-                for rest in itertools.product((0.0, 1.0, None), repeat=min(3, examples - seen))
-            ] if examples - seen <= 3 else []
+            ends = (
+                [
+                    (sum(s for s in (*so_far, *rest) if s is not None), sum(s is not None for s in (*so_far, *rest)))
+                    for rest in itertools.product((0.0, 1.0, None), repeat=min(3, examples - seen))
+                ]
+                if examples - seen <= 3
+                else []
+            )
             if cannot_catch_up(so_far, rival, examples):
                 assert all(right / known < rival - NEGLIGIBLE for right, known in ends if known)
             elif ends:

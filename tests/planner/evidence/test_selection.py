@@ -23,7 +23,9 @@ def contender(number: int, scores: list[float | None], cost: float) -> Contender
 def test_the_choice_by_matrix_is_the_choice(seed: int, failures: bool) -> None:
     generator = np.random.default_rng(seed)
     trials, examples = int(generator.integers(1, 12)), int(generator.integers(3, 60))
-    scores = generator.integers(0, 4, (trials, examples)) / 3 if seed % 2 else generator.random((trials, examples)) ** 0.1
+    scores = (
+        generator.integers(0, 4, (trials, examples)) / 3 if seed % 2 else generator.random((trials, examples)) ** 0.1
+    )
     costs = generator.integers(1, 5, trials).astype(float)
     rows = [[None if failures and generator.random() < 0.03 else float(s) for s in row] for row in scores]
     contenders = [contender(i, row, float(c)) for i, (row, c) in enumerate(zip(rows, costs, strict=True)) if any(row)]

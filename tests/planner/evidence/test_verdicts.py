@@ -81,7 +81,9 @@ def test_graded_scores_get_the_share_of_sign_assignments() -> None:
     told = tell_apart([max(0.0, d) for d in differences], [max(0.0, -d) for d in differences])
     total = abs(sum(differences))
     flips = itertools.product((-1, 1), repeat=len(differences))
-    exact = np.mean([abs(sum(s * d for s, d in zip(signs, differences, strict=True))) >= total - 1e-9 for signs in flips])
+    exact = np.mean(
+        [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) >= total - 1e-9 for signs in flips]
+    )
     assert told.p_value == pytest.approx(exact, abs=0.015)
 
 

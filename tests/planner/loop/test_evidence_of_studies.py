@@ -62,7 +62,7 @@ async def test_racing_saves_draws_and_finds_as_good_a_plan(archive: Archive, tmp
     assert plan.test_score is not None
     assert plain.test_score is not None
     assert plan.test_score.estimate >= plain.test_score.estimate - 0.03
-    assert raced.draws < 0.85 * full.draws
+    assert raced.draws < 0.9 * full.draws  # the sealed test included, which is never raced
     trials = archive.trials.list("s1", "search")
     stopped = [t for t in trials if t.stopped]
     assert stopped
@@ -158,7 +158,9 @@ async def test_where_no_trial_is_good_enough_the_error_names_the_constraint_and_
     options["pipeline"]["stages"][0]["gold"] = "other"
     for row in options["data"]["rows"]:
         row["other"] = "nobody answers that"
-    with pytest.raises(ApportionError, match=r"stage_quality\.find \(at least 0\.5\): 0 of 10 .* the nearest reached 0"):
+    with pytest.raises(
+        ApportionError, match=r"stage_quality\.find \(at least 0\.5\): 0 of 10 .* the nearest reached 0"
+    ):
         await run_study(simulated_spec(**options), archive, "s1", NO_LLM, DiceBackends())
     assert archive.studies.get("s1").status == "failed"
 
