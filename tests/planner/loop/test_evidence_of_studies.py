@@ -171,8 +171,8 @@ async def test_measured_latency_decides_which_trial_may_become_the_plan(archive:
     plan = await run(archive, DiceBackends(), constraints=roomy, racing="off")
     assert plan.constraints[0].basis == "measured"
     assert plan.constraints[0].met
+    tight = {"latency": {"seconds": 1e-12, "basis": "measured"}}
     with pytest.raises(ApportionError, match=r"constraints\.latency \(at most 1e-12 s\)"):
-        tight = {"latency": {"seconds": 1e-12, "basis": "measured"}}
         await run(archive, DiceBackends(), "s2", constraints=tight, racing="off")
 
 
