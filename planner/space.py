@@ -23,7 +23,7 @@ class SearchSpace:
         self.pipeline = spec.pipeline
         self.cost = PlanCost(spec.pipeline, spec.budget.plan.unit, CostOptions.of(spec.budget.plan))
         self.limit = spec.budget.plan.limit
-        self.limits = PlanLimits(spec.pipeline, spec.budget)
+        self.limits = PlanLimits(spec.pipeline, spec.budget.plan, spec.constraints)
         self._stages = spec.pipeline.stages
 
     @property

@@ -74,7 +74,7 @@ def summary(chosen: Sequence[Family], records: dict[str, Record], count: int, se
 
 
 def raced(chosen: Sequence[Family], count: int) -> list[dict[str, Any]]:
-    """What each rule of racing saves and costs, where allocations differ a little and where they differ much."""
+    """What each rule of racing saves and costs, where allocations are alike, differ a little, and differ much."""
     return [
         {
             "family": family.name,
@@ -83,8 +83,7 @@ def raced(chosen: Sequence[Family], count: int) -> list[dict[str, Any]]:
             **{rule: race(replace(family, spread=spread), rule, count, 1).figures() for rule in RULES},
         }
         for family in chosen
-        if family.spread
-        for spread in (family.spread, WIDE)
+        for spread in ((family.spread, WIDE) if family.spread else (0.0,))
     ]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from benchmarks.coverage.judging import RESAMPLES, Tally
 from benchmarks.coverage.population import Family, Study, studies
-from planner.evidence import Contender, choose
+from planner.evidence import Contender, choose, corrected_estimates
 from planner.loop.racing import BatchRace, Racing, look_points, running_order
 
 FIRST, BATCH = 12, 4
@@ -26,12 +27,17 @@ class Raced:
     loss: float = 0.0
     """True score of the plan without racing minus that with it."""
 
+    corrected: Tally = field(default_factory=Tally)
+    """Of the plan's corrected search score, where the stopped trials are no contenders."""
+
     def figures(self) -> dict[str, float]:
         """Means, for JSON."""
         return {
             "examples_run": round(self.examples / self.possible, 4),
             "same_plan": round(self.same_plan / self.studies, 4),
             "true_score_lost": round(self.loss / self.studies, 5),
+            "corrected_coverage": self.corrected.figures()["coverage"],
+            "corrected_bias": self.corrected.figures()["bias"],
         }
 
 
@@ -42,6 +48,8 @@ def race(family: Family, rule: Racing, count: int, seed: int) -> Raced:
         finished, examples = _finished(study, rule)
         plain = choose(study.search).chosen.trial_no
         chosen = choose(finished).chosen.trial_no
+        corrected = corrected_estimates(finished, RESAMPLES).chosen.corrected
+        raced.corrected.add(corrected, float(study.truths[chosen]))
         raced.studies += 1
         raced.examples += examples
         raced.possible += len(study.search) * family.examples

@@ -11,9 +11,10 @@ from env.allocation import Allocation, StageSetting
 from env.costs._base import CostOptions
 from env.costs.architecture import kv_bytes_per_token, weight_bytes
 from env.costs.plan_cost import PlanCost
+from env.spec.constraints import Constraints
 from env.spec.faults import Fault
 from env.spec.pipeline import JudgeModel, PipelineSpec
-from env.spec.study import BudgetSpec, CostUnit
+from env.spec.study import CostUnit, PlanBudget
 from env.strategies import STRATEGIES, StagePlan
 from env.strategies.settings import stage_settings
 
@@ -24,24 +25,24 @@ LARGEST_SEARCH = 200_000
 class PlanLimits:
     """Predicted latency and memory of a pipeline's allocations, and their limits."""
 
-    def __init__(self, pipeline: PipelineSpec, budget: BudgetSpec) -> None:
+    def __init__(self, pipeline: PipelineSpec, plan: PlanBudget, limits: Constraints) -> None:
         """Open the cost model that latency is predicted with.
 
         Args:
             pipeline: whose allocations are judged.
-            budget: with the constraints and how the models are served.
+            plan: how the models are served.
+            limits: the constraints.
 
         Raises:
             ApportionError: a model's size cannot be read.
         """
         self._pipeline = pipeline
-        limits = budget.constraints
         self._latency = limits.latency if limits.latency and limits.latency.basis == "predicted" else None
         self._memory = limits.memory
         self._seconds: PlanCost | None = None
         self._profiles = PlanCost(pipeline, "flops").profiles if self._memory else {}
         if self._latency is not None:
-            options = CostOptions.of(budget.plan)
+            options = CostOptions.of(plan)
             if self._latency.accelerator is not None:
                 options = replace(options, accelerator=self._latency.accelerator)
             unit: CostUnit = "runtime" if options.calibration is None else "seconds"
@@ -105,13 +106,13 @@ class PlanLimits:
         if self._seconds is not None:
             for fault in self._seconds.faults():
                 here = fault.path == "budget.plan.accelerator"
-                path = "budget.constraints.latency.accelerator" if here else fault.path
+                path = "constraints.latency.accelerator" if here else fault.path
                 found.append(Fault(path, fault.message))
         if self._memory is not None:
             found += [
                 Fault(
                     f"pipeline.models.{name}.architecture",
-                    "budget.constraints.memory needs it: name one of the catalogue, or state the numbers",
+                    "constraints.memory needs it: name one of the catalogue, or state the numbers",
                 )
                 for name, model in self._pipeline.models.items()
                 if not isinstance(model, JudgeModel) and self._profiles[name].architecture is None
@@ -146,13 +147,13 @@ class PlanLimits:
         found: list[Fault] = []
         if self._latency is not None and least_seconds > self._latency.seconds:
             message = f"the fastest allocation within the plan budget takes {least_seconds:.4g} s ({fastest})"
-            found.append(Fault("budget.constraints.latency.seconds", f"{message}; allow that or more"))
+            found.append(Fault("constraints.latency.seconds", f"{message}; allow that or more"))
         if self._memory is not None and least_bytes > self._memory.bytes:
             message = f"the smallest allocation within the plan budget needs {least_bytes:.6g} bytes ({smallest})"
-            found.append(Fault("budget.constraints.memory.bytes", f"{message}; allow that or more"))
+            found.append(Fault("constraints.memory.bytes", f"{message}; allow that or more"))
         if not found:
             message = "each can be kept to alone, but no allocation within the plan budget keeps to all of them"
-            found.append(Fault("budget.constraints", message))
+            found.append(Fault("constraints", message))
         return found
 
     def _settings(self, cost: PlanCost) -> list[list[tuple[str, StageSetting]]]:

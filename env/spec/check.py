@@ -160,12 +160,12 @@ def _check_constraints(spec: StudySpec) -> list[Fault]:
     known = {stage.name for stage in spec.pipeline.stages}
     return [
         Fault(
-            f"budget.constraints.stage_quality.{name}",
+            f"constraints.stage_quality.{name}",
             f"{name} has no metric of its own: give the stage one"
             if name in known
             else f"there is no stage {name!r}; there are {', '.join(sorted(known))}",
         )
-        for name in spec.budget.constraints.stage_quality
+        for name in spec.constraints.stage_quality
         if name not in scored
     ]
 
@@ -259,7 +259,7 @@ def _check_budget(spec: StudySpec) -> list[Fault]:
     cheapest = cheapest_allocation(spec.pipeline, cost)
     lowest = cost.allocation(cheapest)
     if lowest <= spec.budget.plan.limit:
-        limits = PlanLimits(spec.pipeline, spec.budget)
+        limits = PlanLimits(spec.pipeline, spec.budget.plan, spec.constraints)
         return limits.faults() or limits.binding(cost, spec.budget.plan.limit)
     message = (
         f"{spec.budget.plan.limit:g} {cost.unit} per query is below the cheapest allocation, "

@@ -132,12 +132,11 @@ class ProposerBudget(Strict):
 
 
 class BudgetSpec(Strict):
-    """The three budgets: of the plan per query, of the search, of the proposer; and what a plan keeps to besides."""
+    """The three budgets: of the plan per query, of the search, of the proposer."""
 
     plan: PlanBudget
     search: SearchBudget = SearchBudget()
     proposer: ProposerBudget = ProposerBudget()
-    constraints: Constraints = Constraints()
 
 
 class ProposerSpec(Strict):
@@ -161,4 +160,5 @@ class StudySpec(Strict):
     data: DataSpec
     budget: BudgetSpec
     proposer: ProposerSpec = ProposerSpec()
+    constraints: Constraints = Constraints()
     seed: int = Field(0, ge=0, le=2**31 - 1)

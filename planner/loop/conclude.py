@@ -94,7 +94,7 @@ class _Search:
 
     def judge(self, trial: TrialRecord, evidence: Sequence[ExampleEvidence]) -> list[Judged]:
         """Every constraint, judged on a trial of either split."""
-        return judge(self._context.spec.budget.constraints, self._context.space, trial, evidence)
+        return judge(self._context.spec.constraints, self._context.space, trial, evidence)
 
     def contenders(self) -> list[Contender]:
         """The trials that may become the plan: scored on all their examples, and within every constraint.

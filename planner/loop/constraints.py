@@ -124,7 +124,7 @@ def binding(judged: Sequence[Sequence[Judged]]) -> str:
         reached = "none could be judged" if nearest is None else f"the nearest reached {nearest:.4g} {first.unit}"
         bound = "at least" if first.kind == "stage_quality" else "at most"
         parts.append(
-            f"budget.constraints.{first.subject} ({bound} {_number(first)}): {met} of {len(column)} trials meet it, "
+            f"constraints.{first.subject} ({bound} {_number(first)}): {met} of {len(column)} trials meet it, "
             f"{reached.strip()}"
         )
     return "; ".join(parts)

@@ -112,7 +112,7 @@ class StudyContext:
 
     def feasible(self, trial: TrialRecord) -> bool:
         """Whether a search trial meets the constraints that only a run can judge."""
-        constraints = self.spec.budget.constraints
+        constraints = self.spec.constraints
         timed = self.archive.trials.evidence(self.study_id, trial.trial_no) if measures_latency(constraints) else None
         return feasible(constraints, self.space, trial, timed)
 

@@ -88,7 +88,7 @@ class Phases:
             numbers: of the batch's trials, in its order.
         """
         context = self._context
-        rule, constraints = context.spec.budget.search.racing, context.spec.budget.constraints
+        rule, constraints = context.spec.budget.search.racing, context.spec.constraints
         examples = len(context.splits.search)
         looks = look_points(examples)
         if rule == "off" or not looks:

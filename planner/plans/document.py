@@ -81,7 +81,7 @@ class ConstraintLine(_Document):
     """One constraint besides the budget, and what the plan has."""
 
     subject: str
-    """The field below budget.constraints."""
+    """The field below constraints."""
 
     limit: float
     unit: str

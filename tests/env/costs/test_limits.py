@@ -25,7 +25,7 @@ def spec(constraints: dict[str, Any], known: bool = True, **plan: Any) -> StudyS
     if known:
         for name, model in raw["pipeline"]["models"].items():
             model["architecture"], model["parameters"] = ARCHITECTURES[name], None
-    raw["budget"]["constraints"] = constraints
+    raw["constraints"] = constraints
     raw["budget"]["plan"].update(plan)
     return StudySpec.model_validate(raw)
 
@@ -111,7 +111,7 @@ def test_a_constraint_that_leaves_nothing_or_cannot_be_judged_is_named(
     constraints: dict[str, Any], field: str, message: str
 ) -> None:
     (fault,) = check_study(spec(constraints))
-    assert fault.path == f"budget.{field}"
+    assert fault.path == field
     assert message in fault.message
 
 

@@ -43,8 +43,8 @@ def changes(
         "budget": {
             "plan": {"limit": limit, "unit": "flops"},
             "search": {"trials": 10, "racing": racing, **search},
-            "constraints": constraints or {},
         },
+        "constraints": constraints or {},
     }
 
 
