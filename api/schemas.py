@@ -165,6 +165,13 @@ class TrialPublic(Public):
         description="Loads of model servers that it caused, never part of `seconds`; null in older trials, whose "
         "`seconds` hold them."
     )
+    stage_scores: dict[str, float] = Field(
+        default_factory=dict, description="Mean score of each stage's own answers, where the stage has a metric."
+    )
+    examples_planned: int | None = Field(
+        None, description="Examples of the split; more than were run where racing stopped the trial. Null in old ones."
+    )
+    stopped: bool = Field(False, description="Racing stopped it early: its score rests on the examples it ran on.")
     curves: dict[str, list[CurvePoint]]
     created_at: datetime
 
@@ -183,6 +190,7 @@ class StageOutcomePublic(Public):
     held: int = Field(description="Independent draws behind this outcome.")
     prompt_tokens: int
     output_tokens: int
+    score: float | None = Field(None, description="By the stage's own metric; null where it has none, or no gold.")
 
 
 class ExamplePublic(Public):
@@ -214,6 +222,7 @@ class ExamplePublic(Public):
                     held=s.held,
                     prompt_tokens=s.prompt_tokens,
                     output_tokens=s.output_tokens,
+                    score=s.score,
                 )
                 for s in evidence.stages
             ],
@@ -378,6 +387,9 @@ def _trial_values(record: TrialRecord) -> Mapping[str, Any]:
         "output_tokens": record.spend.output_tokens,
         "seconds": record.spend.seconds,
         "load_seconds": record.spend.load_seconds,
+        "stage_scores": dict(record.stage_scores),
+        "examples_planned": record.examples_planned,
+        "stopped": record.stopped,
         "curves": {stage: [_curve_point(p) for p in points] for stage, points in record.curves.items()},
         "created_at": record.created_at,
     }

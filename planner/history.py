@@ -61,6 +61,12 @@ class TrialView:
     expected_score: float | None = None
     """What its proposer expected of it."""
 
+    feasible: bool = True
+    """Whether it meets the constraints that only a trial can judge: a stage's least quality, a measured latency."""
+
+    stopped: bool = False
+    """Racing ended it before all its examples: its score rests on fewer, and it cannot become the plan."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -144,7 +150,12 @@ class History:
         """Allocations that have run or will."""
         return frozenset((*(t.allocation for t in self.trials), *(p.allocation for p in self.pending)))
 
+    @cached_property
+    def able(self) -> tuple[TrialView, ...]:
+        """Trials that may become the plan: within every constraint, and run to their ends. All where none may."""
+        return tuple(t for t in self.trials if t.feasible and not t.stopped) or self.trials
+
     @property
     def best(self) -> TrialView | None:
-        """Highest score; the cheaper of equals."""
-        return max(self.trials, key=lambda t: (t.score, -t.cost), default=None)
+        """Highest score among those that may become the plan; the cheaper of equals. Among all where none may."""
+        return max(self.able, key=lambda t: (t.score, -t.cost), default=None)

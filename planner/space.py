@@ -1,4 +1,4 @@
-"""The search space: which settings each stage may have, and which allocations the plan budget buys."""
+"""The search space: which settings each stage may have, and which allocations budget and constraints allow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 
 from env.allocation import Allocation, StageSetting
-from env.costs import CostOptions, PlanCost
+from env.costs import CostOptions, PlanCost, PlanLimits
 from env.spec import StudySpec
 from env.strategies import STRATEGIES, StagePlan
 from env.strategies.settings import normal_setting, setting_faults, stage_settings
@@ -25,6 +25,7 @@ class SearchSpace:
         self.pipeline = spec.pipeline
         self.cost = PlanCost(spec.pipeline, spec.budget.plan.unit, CostOptions.of(spec.budget.plan))
         self.limit = spec.budget.plan.limit
+        self.limits = PlanLimits(spec.pipeline, spec.budget.plan, spec.constraints)
         self._stages = spec.pipeline.stages
 
     @property
@@ -91,7 +92,9 @@ class SearchSpace:
 
         def extend(position: int, spent: float, chosen: tuple[tuple[str, StageSetting], ...]) -> Iterator[Allocation]:
             if position == len(names):
-                yield Allocation(chosen)
+                allocation = Allocation(chosen)
+                if not (self.limits.any and self.limits.broken(allocation)):
+                    yield allocation
                 return
             name = names[position]
             for setting in offered[name]:
@@ -119,14 +122,16 @@ class SearchSpace:
     def sampled(self, generator: random.Random) -> Iterator[Allocation]:
         """Distinct feasible allocations, each stage drawn among what the budget still allows, stages in random order.
 
-        Ends where the space has no more, or where 50 tries in a row gave nothing new.
+        Ends where the space has no more, or where 50 tries in a row gave nothing new (10,000 where there are
+        constraints besides the budget, which no stage knows of by itself).
         """
         found: set[Allocation] = set()
         misses = 0
         floors = {name: min(self._priced(name).values()) for name in self.settings}
         # Cheapest first, so that what a budget allows is a beginning of the list.
         prices = {name: [self._priced(name)[s] for s in settings] for name, settings in self.settings.items()}
-        while misses < 50:
+        most = 10_000 if self.limits.any else 50
+        while misses < most:
             order = list(self.settings)
             generator.shuffle(order)
             left = self.limit - sum(floors.values())
@@ -139,7 +144,7 @@ class SearchSpace:
                 left = room - self._priced(name)[setting]
                 picked[name] = setting
             allocation = Allocation.of({name: picked[name] for name in self.settings})
-            if allocation in found:
+            if allocation in found or self.limits.broken(allocation):
                 misses += 1
                 continue
             misses = 0
@@ -147,7 +152,7 @@ class SearchSpace:
             yield allocation
 
     def faults(self, allocation: Allocation) -> list[str]:
-        """Why an allocation may not run: names, ranges and the plan budget; empty where it may."""
+        """Why an allocation may not run: names, ranges, the plan budget, constraints; empty where it may."""
         wanted = [stage.name for stage in self._stages]
         if sorted(allocation.stages) != sorted(wanted):
             return [f"stages must be exactly {', '.join(wanted)}; got {', '.join(allocation.stages) or 'none'}"]
@@ -160,7 +165,13 @@ class SearchSpace:
             faults.append(
                 f"over budget: {self.total(allocation):.6g} {self.unit} per query, the plan may cost {self.limit:.6g}"
             )
+        if not faults:
+            faults += self.limits.broken(allocation)
         return faults
+
+    def affordable(self, allocation: Allocation) -> bool:
+        """Whether an allocation of known settings keeps to the plan budget and to what can be predicted besides."""
+        return self.total(allocation) <= self.limit * (1 + 1e-12) and not self.limits.broken(allocation)
 
     def normal(self, allocation: Allocation) -> Allocation:
         """The same allocation with stages in pipeline order and one name for strategies that coincide at one sample."""

@@ -129,6 +129,13 @@ def print_plan(plan: PlanDocument) -> None:
             f"({t.examples} sealed examples, {t.method})",
             highlight=False,
         )
+    if plan.corrected_estimate is not None:
+        c = plan.corrected_estimate
+        out.print(
+            f"[bold]Search score[/] {plan.search_score:.3f}; corrected for having been chosen {c.estimate:.3f}, "
+            f"95% interval {c.low:.3f} to {c.high:.3f}",
+            highlight=False,
+        )
     for rival in plan.rivals:
         d = rival.difference
         verb = {"better": "beats", "worse": "loses to", "cannot be told apart": "cannot be told apart from"}

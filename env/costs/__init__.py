@@ -5,6 +5,7 @@ from env.costs.agenttts import agenttts_units
 from env.costs.architecture import active_parameters, kv_bytes_per_token, total_parameters
 from env.costs.flops import flops
 from env.costs.ladder import Ladder, ladder
+from env.costs.limits import PlanLimits
 from env.costs.plan_cost import PlanCost
 from env.costs.seconds import Calibration, calibrate
 from env.costs.units import UNITS, cost_model
@@ -18,6 +19,7 @@ __all__ = [
     "Ladder",
     "ModelProfile",
     "PlanCost",
+    "PlanLimits",
     "StageTokens",
     "active_parameters",
     "agenttts_units",

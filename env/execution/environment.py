@@ -20,13 +20,14 @@ from env.execution.estimates import Estimator, Realised, answer_variable
 from env.execution.evidence import ExampleEvidence, Spend, StageOutcome, TrialResult
 from env.execution.progress import ProgressSink, no_progress
 from env.execution.queries import Query, StageQueries
+from env.execution.racing import Race, parts
 from env.spec.pipeline import PipelineSpec
 from env.spec.stage import PromptKind, StageSpec
 from env.spec.study import CostUnit
 from env.strategies import Candidate, StageRun
 from env.strategies.prompts import CRITIC_PROMPTS
 from env.tasks.example import Example, JsonValue
-from env.tasks.metrics import metric_of
+from env.tasks.metrics import metric_of, stage_answers
 from env.tasks.parsers import canonical, from_canonical, parser_of
 from env.tasks.prompts import render
 
@@ -82,6 +83,7 @@ class Environment:
         origin: str = "",
         progress: ProgressSink = no_progress,
         allowance: Allowance | None = None,
+        race: Race | None = None,
     ) -> list[TrialResult]:
         """Evaluate allocations on examples.
 
@@ -93,6 +95,7 @@ class Environment:
             origin: names this batch; draws it causes carry it.
             progress: told after each stored chunk; raising from it stops the batch.
             allowance: what the batch may use; None for no limit.
+            race: runs on a growing part of the examples and may stop allocations on the way; all run on all without.
 
         Raises:
             AllowanceSpent: a limit was reached; what was drawn until then is in the bank, and no trial has a result.
@@ -103,19 +106,36 @@ class Environment:
         """
         started = time.monotonic()
         drawing = Drawing(self._bank, self._backends, origin, progress, allowance)
-        batch = _Batch(
-            [Path(allocation, example, dict(example.fields)) for allocation in allocations for example in examples]
-        )
-        for stage in self.pipeline.stages:
-            await self._run_stage(stage, batch, drawing)
+        batch = _Batch([[] for _ in allocations])
+        running = list(range(len(allocations)))
+        for part, last in parts(len(examples), race):
+            fresh: list[Path] = []
+            for index in running:
+                added = [Path(allocations[index], examples[i], dict(examples[i].fields)) for i in part]
+                batch.paths[index] += added
+                fresh += added
+            for stage in self.pipeline.stages:
+                await self._run_stage(stage, fresh, batch, drawing)
+            if race is not None and not last:
+                scores = await asyncio.to_thread(self._scores_so_far, batch, running)
+                stopped = race.stopped(scores)
+                running = [index for index in running if index not in stopped]
         # Estimation is plain computation on up to thousands of examples: keep it off the event loop.
-        return await asyncio.to_thread(self._results, allocations, batch, origin, started, drawing)
+        return await asyncio.to_thread(self._results, allocations, examples, batch, origin, started, drawing)
 
-    async def _run_stage(self, stage: StageSpec, batch: _Batch, drawing: Drawing) -> None:
+    def _scores_so_far(self, batch: _Batch, running: Sequence[int]) -> dict[int, list[float | None]]:
+        """Scores of the allocations that still run, in the order of their examples; None where one failed."""
+        estimator = Estimator(self, batch.candidates, self._backends, batch.realised)
+        return {
+            index: [None if path.failure is not None else estimator.score(path) for path in batch.paths[index]]
+            for index in running
+        }
+
+    async def _run_stage(self, stage: StageSpec, paths: Sequence[Path], batch: _Batch, drawing: Drawing) -> None:
         stage_queries = StageQueries(stage, drawing, self._backends, self._bank)
         queries: dict[tuple[str, tuple[str | None, ...], StageSetting], Query] = {}
         running: list[tuple[Path, Query]] = []
-        for path in batch.paths:
+        for path in paths:
             if path.failure is not None:
                 continue
             setting = path.allocation[stage.name]
@@ -218,9 +238,17 @@ class Environment:
                 calls,
                 tuple(key for key in query.asked if key != query.own_key),
                 self._seconds_of(query),
+                self._stage_score(stage, query.answer, path.example),
             )
         )
         path.variables[stage.name] = answer_variable(stage, query.answer)
+
+    def _stage_score(self, stage: StageSpec, answer: str | None, example: Example) -> float | None:
+        """Of a stage's own answer; None without a metric or without gold."""
+        accepted = stage_answers(stage, example) if stage.metric is not None else ()
+        if stage.metric is None or not accepted:
+            return None
+        return metric_of(stage.metric)(from_canonical(answer), accepted)
 
     def _seconds_taken(self, drawing: Drawing) -> None:
         for key, seconds in drawing.seconds.items():
@@ -234,15 +262,21 @@ class Environment:
         return sum(known) if known and len(known) == len(parts) else None
 
     def _results(
-        self, allocations: Sequence[Allocation], batch: _Batch, origin: str, started: float, drawing: Drawing
+        self,
+        allocations: Sequence[Allocation],
+        examples: Sequence[Example],
+        batch: _Batch,
+        origin: str,
+        started: float,
+        drawing: Drawing,
     ) -> list[TrialResult]:
         estimator = Estimator(self, batch.candidates, self._backends, batch.realised)
         results: list[TrialResult] = []
         claimed: set[tuple[PromptKey, int]] = set()
-        per_allocation = len(batch.paths) // max(1, len(allocations))
-        parts = [batch.paths[i * per_allocation : (i + 1) * per_allocation] for i in range(len(allocations))]
-        loads = _shared_loads(drawing.load_seconds, parts)
-        for allocation, paths, load in zip(allocations, parts, loads, strict=True):
+        places = {example.id: place for place, example in enumerate(examples)}
+        loads = _shared_loads(drawing.load_seconds, batch.paths)
+        for allocation, run, load in zip(allocations, batch.paths, loads, strict=True):
+            paths = sorted(run, key=lambda path: places[path.example.id])
             evidence = tuple(self._evidence(path, estimator) for path in paths)
             scored = [e.cost for e in evidence if e.status == "scored"]
             new = self._new(paths, origin, claimed)
@@ -265,6 +299,7 @@ class Environment:
                     merged([*new.calls, *new.scores]),
                     new.seconds,
                     new.timed_tokens / new.tokens if new.tokens else 1.0,
+                    len(examples),
                 )
             )
         return results
@@ -353,7 +388,9 @@ class _New:
 class _Batch:
     """The paths of a batch and everything drawn for them."""
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[list[Path]]) -> None:
         self.paths = paths
+        """By allocation, in the order they ran."""
+
         self.candidates: dict[tuple[str, PromptKey], tuple[Candidate, ...]] = {}
         self.realised: Realised = {}

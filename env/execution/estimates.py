@@ -84,10 +84,13 @@ class Estimator:
                 points.append(CurvePoint(k, value, mass, self._added(path, stage.name, prompts)))
             curves[stage.name] = tuple(points)
             upstream = (*upstream, path.outcomes[position].answer)
-        last = self._stages[-1].name
-        setting = path.allocation[last]
-        score, _ = self._stage_value(path.example, upstream[:-1], path.keys[-1], setting, ())
-        return score, curves
+        return self.score(path), curves
+
+    def score(self, path: Path) -> float:
+        """Expected score of one allocation on one example: upstream as realised, over the last stage's draws."""
+        setting = path.allocation[self._stages[-1].name]
+        score, _ = self._stage_value(path.example, path.upstream[:-1], path.keys[-1], setting, ())
+        return score
 
     def _stage_value(
         self,

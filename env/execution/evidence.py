@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -55,6 +55,9 @@ class StageOutcome:
     seconds: float | None = field(default=None, compare=False)
     """Measured time of these draws (and of the verifier on them), as if all were new; None where some were drawn by
     another process. A measurement and no part of the result: it differs between runs."""
+
+    score: float | None = None
+    """By the stage's own metric; None where it has none, or the data does not say what it should have answered."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,9 @@ class TrialResult:
     timed: float = field(default=1.0, compare=False)
     """Share of their tokens that `inference` tells of; less than 1 where another process drew some of them."""
 
+    planned: int | None = None
+    """Examples it was to run on, where a race may have stopped it before; else those of the evidence."""
+
     @property
     def score(self) -> float | None:
         """Mean score over the scored examples; None where none was."""
@@ -139,6 +145,26 @@ class TrialResult:
         return sum(scored) / len(scored) if scored else None
 
     @property
+    def stage_scores(self) -> dict[str, float]:
+        """Mean score of each stage's own answers over the scored examples, for stages with a metric of their own."""
+        return stage_means(self.evidence)
+
+    @property
     def failed(self) -> int:
         """Examples that could not be evaluated."""
         return sum(e.status == "failed" for e in self.evidence)
+
+
+def stage_marks(evidence: Sequence[ExampleEvidence]) -> dict[str, list[float]]:
+    """By stage, what its own answers scored on the scored examples whose data says what they should be."""
+    marks: dict[str, list[float]] = {}
+    for example in evidence:
+        for outcome in example.stages if example.status == "scored" else ():
+            if outcome.score is not None:
+                marks.setdefault(outcome.stage, []).append(outcome.score)
+    return marks
+
+
+def stage_means(evidence: Sequence[ExampleEvidence]) -> dict[str, float]:
+    """The means of `stage_marks`."""
+    return {stage: sum(marks) / len(marks) for stage, marks in stage_marks(evidence).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from env.allocation import Allocation
-from env.costs import CostOptions, PlanCost
+from env.costs import CostOptions, PlanCost, PlanLimits
 from env.costs.profiles import profile_faults
 from env.errors import ApportionError, CheckpointError, TemplateError
 from env.spec.checkpoints import resolve_checkpoint
@@ -16,6 +16,7 @@ from env.spec.study import StudySpec
 from env.strategies import STRATEGIES
 from env.strategies.settings import knob_fault, stage_settings
 from env.tasks.data import DataError, Splits, load_splits
+from env.tasks.metrics import stage_answers
 from env.tasks.prompts import template_variables
 
 
@@ -28,6 +29,7 @@ def check_study(spec: StudySpec) -> list[Fault]:
     splits, data_faults = _check_data(spec)
     faults += data_faults
     faults += _check_stages(spec.pipeline, splits)
+    faults += _check_constraints(spec)
     if not faults and any(isinstance(model, ReplayModel) for model in spec.pipeline.models.values()):
         # Imported here: pyarrow is only needed by studies on recorded pools.
         from env.spec.replay_check import check_replay
@@ -129,6 +131,7 @@ def _check_stages(pipeline: PipelineSpec, splits: Splits | None) -> list[Fault]:
             faults.append(Fault(f"{path}.name", f"the examples have a field {stage.name!r} too; rename the stage"))
         faults += _check_names(pipeline, stage, path)
         faults += _check_templates(stage, path, fields, earlier, pipeline)
+        faults += _check_metric(stage, path, splits)
         earlier.append(stage.name)
     return faults
 
@@ -172,6 +175,32 @@ def _check_verifier(pipeline: PipelineSpec, stage: StageSpec, path: str) -> list
         message = f"{', '.join(stepwise)} has partial answers judged, and a cross-encoder (api: score) reads whole ones"
         return [Fault(f"{path}.verifier", f"{message}; take a verifier with api: classify, pooling or reward")]
     return []
+
+
+def _check_metric(stage: StageSpec, path: str, splits: Splits | None) -> list[Fault]:
+    if stage.metric is None or splits is None:
+        return []
+    if any(stage_answers(stage, example) for example in splits.search):
+        return []
+    if stage.gold is not None:
+        return [Fault(f"{path}.gold", f"no search example has a field {stage.gold!r} with an answer of this stage")]
+    message = f"no search example says what {stage.name} should answer: name the field under gold, or add stage_gold"
+    return [Fault(f"{path}.metric", message)]
+
+
+def _check_constraints(spec: StudySpec) -> list[Fault]:
+    scored = {stage.name for stage in spec.pipeline.stages if stage.metric is not None}
+    known = {stage.name for stage in spec.pipeline.stages}
+    return [
+        Fault(
+            f"constraints.stage_quality.{name}",
+            f"{name} has no metric of its own: give the stage one"
+            if name in known
+            else f"there is no stage {name!r}; there are {', '.join(sorted(known))}",
+        )
+        for name in spec.constraints.stage_quality
+        if name not in scored
+    ]
 
 
 def _check_strategies(stage: StageSpec, path: str) -> list[Fault]:
@@ -266,7 +295,8 @@ def _check_budget(spec: StudySpec) -> list[Fault]:
     cheapest = cheapest_allocation(spec.pipeline, cost)
     lowest = cost.allocation(cheapest)
     if lowest <= spec.budget.plan.limit:
-        return []
+        limits = PlanLimits(spec.pipeline, spec.budget.plan, spec.constraints)
+        return limits.faults() or limits.binding(cost, spec.budget.plan.limit)
     message = (
         f"{spec.budget.plan.limit:g} {cost.unit} per query is below the cheapest allocation, "
         f"{lowest:.6g} {cost.unit} ({cheapest}); raise it to at least that"

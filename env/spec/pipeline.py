@@ -7,11 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from env.spec.architecture import ArchitectureSpec, Price, Quantisation
-from env.spec.stage import ModelName, Name, PromptMessage, StageSpec
+from env.spec.stage import MetricName, ModelName, Name, PromptMessage, StageSpec
 from env.spec.strict import Strict
-
-MetricName = Literal["exact_match", "f1"]
-
 
 StatedParameters = Annotated[
     float | None,

@@ -36,6 +36,7 @@ StrategyName = Literal[
     "cascade",
     "by_difficulty",
 ]
+MetricName = Literal["exact_match", "f1"]
 PromptKind = Literal["fuse", "revise", "verify"]
 
 
@@ -165,3 +166,20 @@ class StageSpec(Strict):
             "`prompt` (the stage's last message), `attempt` (a reply) and `attempts` (a list of replies)."
         ),
     )
+    metric: MetricName | None = Field(
+        None, description="Scores the stage's own answers, where the data says what they should be; see `gold`."
+    )
+    gold: str | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "The example's field with what this stage should answer: a text, a number or a list of accepted ones (for "
+            "parser ids one list of ids). Where not given: the example's stage_gold, in the form the parser returns."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _gold_is_scored(self) -> StageSpec:
+        if self.gold is not None and self.metric is None:
+            raise ValueError("gold is given but no metric to score it with: add one, or leave gold out")
+        return self

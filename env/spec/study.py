@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from env.spec.architecture import Price
+from env.spec.constraints import Constraints
 from env.spec.pipeline import PipelineSpec
 from env.spec.stage import Name
 from env.spec.strict import Strict
@@ -156,6 +157,11 @@ class SearchBudget(Strict):
         description="End the search where, over a whole round, no allocation that is left is expected to gain as much "
         "score over the best one. Off where not given: what gain is worth a trial, only you know.",
     )
+    racing: Literal["off", "exact", "betting"] = Field(
+        "betting",
+        description="Trials run on a growing part of the examples. exact: one stops when not even a perfect rest lets "
+        "it become the plan. betting: also when that is excluded with an error of at most 1%. off: all run on all.",
+    )
 
 
 class ProposerBudget(Strict):
@@ -218,4 +224,5 @@ class StudySpec(Strict):
     data: DataSpec
     budget: BudgetSpec
     proposer: ProposerSpec = ProposerSpec()
+    constraints: Constraints = Constraints()
     seed: int = Field(0, ge=0, le=2**31 - 1)

@@ -7,8 +7,8 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from env.spec.pipeline import MetricName
-from env.tasks.example import JsonValue
+from env.spec.stage import MetricName, StageSpec
+from env.tasks.example import Example, JsonValue
 
 Metric = Callable[[JsonValue, Sequence[str]], float]
 
@@ -19,6 +19,22 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 def metric_of(name: MetricName) -> Metric:
     """The metric of that name: (answer, accepted answers) -> score in [0, 1]; no answer scores 0."""
     return {"exact_match": exact_match, "f1": token_f1}[name]
+
+
+def stage_answers(stage: StageSpec, example: Example) -> tuple[str, ...]:
+    """What a stage should answer on an example, as accepted texts; empty where the data does not say.
+
+    A list in the stage's `gold` field holds several accepted answers; for a stage that answers ids, and in
+    `Example.stage_gold`, it is one answer.
+    """
+    if stage.gold is not None:
+        value = example.fields.get(stage.gold)
+        several = isinstance(value, list) and (stage.parser.kind != "ids" or any(isinstance(v, list) for v in value))
+    else:
+        value, several = example.stage_gold.get(stage.name), False
+    if value is None or value == []:
+        return ()
+    return tuple(_as_text(v) for v in value) if several and isinstance(value, list) else (_as_text(value),)
 
 
 def normalise(text: str) -> str:

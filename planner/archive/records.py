@@ -103,6 +103,17 @@ class TrialRecord:
     """Independent draws behind the score: distinct ones of the last stage, reused or not, each counted once. None in
     trials recorded before they were counted."""
 
+    stage_scores: Mapping[str, float] = field(default_factory=dict)
+    """Mean score of each stage's own answers, for stages that have a metric of their own."""
+
+    examples_planned: int | None = None
+    """Examples the trial was to run on; None in trials recorded before they were counted."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether racing stopped it before all its examples: its score rests on those it ran on."""
+        return self.examples_planned is not None and self.scored + self.failed < self.examples_planned
+
     @property
     def allocation_key(self) -> str:
         """The allocation as text; equal where the allocations are."""

@@ -112,6 +112,12 @@ class TrialRow(ArchiveTable, table=True):
     draws: int | None = Field(default=None, sa_type=BigInteger)
     """Independent draws behind the score; NULL in trials recorded before they were counted."""
 
+    stage_scores: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    """Mean score of stages with a metric of their own; NULL in older trials."""
+
+    examples_planned: int | None = None
+    """Examples of the split; more than were run where the trial was stopped. NULL in older trials."""
+
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 

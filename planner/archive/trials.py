@@ -194,6 +194,8 @@ def _trial_values(
         **spend,
         "curves": curves_json(aggregated_curves(result.evidence)),
         "draws": independent_draws(result.evidence),
+        "stage_scores": result.stage_scores,
+        "examples_planned": result.planned if result.planned is not None else len(result.evidence),
         "created_at": utc_now(),
     }
 
@@ -225,4 +227,6 @@ def _record(row: TrialRow, curves: bool = True) -> TrialRecord:
         curves=curves_from_json(row.curves) if curves else {},
         created_at=row.created_at,
         draws=row.draws,
+        stage_scores=row.stage_scores or {},
+        examples_planned=row.examples_planned,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from env.allocation import Allocation
 from env.execution.evidence import ExampleEvidence
-from planner.evidence.intervals import Interval, paired_difference
+from planner.evidence.verdicts import Distinction, tell_apart
 
 WORTHWHILE = 0.95
 """A cheaper allocation is only preferred to the best where it costs at most this share of it: for a saving lost in the
@@ -61,12 +61,17 @@ def contender(
     )
 
 
-def compare(left: Contender, right: Contender) -> Interval | None:
-    """Paired difference left - right over the examples scored in both; None where there are none."""
+def compare(left: Contender, right: Contender) -> Distinction | None:
+    """Left against right over the examples scored in both; None where there are none."""
     shared = sorted(left.scores.keys() & right.scores.keys())
     if not shared:
         return None
-    return paired_difference([left.scores[i] for i in shared], [right.scores[i] for i in shared])
+    return tell_apart([left.scores[i] for i in shared], [right.scores[i] for i in shared])
+
+
+def eligible(contenders: Sequence[Contender]) -> list[Contender]:
+    """Those with enough of their examples scored to become the plan; all where none has."""
+    return [c for c in contenders if c.share >= MIN_SHARE] or list(contenders)
 
 
 def choose(contenders: Sequence[Contender]) -> Choice:
@@ -79,13 +84,13 @@ def choose(contenders: Sequence[Contender]) -> Choice:
     Raises:
         ValueError: there is no contender.
     """
-    eligible = [c for c in contenders if c.share >= MIN_SHARE] or list(contenders)
-    if not eligible:
+    candidates = eligible(contenders)
+    if not candidates:
         raise ValueError("no trial has a score: there is no plan to choose")
-    best = min(eligible, key=lambda c: (-c.score, c.cost, c.trial_no))
-    within = [c for c in eligible if c is best or _within_one_error(best, c)]
+    best = min(candidates, key=lambda c: (-c.score, c.cost, c.trial_no))
+    within = [c for c in candidates if c is best or _within_one_error(best, c)]
     chosen = min(within, key=lambda c: (c.cost, -c.score, c.trial_no))
-    others = [c for c in eligible if c.allocation not in (best.allocation, chosen.allocation)]
+    others = [c for c in candidates if c.allocation not in (best.allocation, chosen.allocation)]
     return Choice(chosen, best, min(others, key=lambda c: (-c.score, c.cost, c.trial_no), default=None))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -11,14 +12,27 @@ from typing import Literal
 
 from env.allocation import Allocation
 from env.errors import ApportionError
-from env.execution.evidence import ExampleEvidence
+from env.execution.evidence import ExampleEvidence, stage_marks
 from planner.archive import TrialRecord
-from planner.evidence import Choice, Contender, choose, compare, contender, mean_interval, pareto
+from planner.evidence import (
+    Choice,
+    Contender,
+    SelectionEstimate,
+    choose,
+    compare,
+    contender,
+    corrected_estimates,
+    mean_interval,
+    pareto,
+    plain_words,
+)
 from planner.history import History
+from planner.loop.constraints import Judged, binding, judge, measures_latency
 from planner.loop.context import StudyContext, reference_allocation
 from planner.loop.engines import plan_engines, settle_engines
 from planner.loop.journal import estimates
 from planner.plans.document import (
+    ConstraintLine,
     FrontPoint,
     GuidelineLine,
     IntervalPublic,
@@ -27,8 +41,10 @@ from planner.plans.document import (
     Provenance,
     Rival,
     StagePlan,
+    StageScore,
 )
 from planner.plans.explanation import explanation, stage_reason
+from planner.plans.marginal import marginal_values
 
 TEST_TRIALS = 1_000_001
 """Trials on the test split are numbered from here, apart from the search's."""
@@ -42,21 +58,33 @@ async def conclude(context: StudyContext) -> str:
     """
     context.enter("conclude", context.archive.studies.get(context.study_id).round)
     _say_why(context)
-    contenders = _contenders(context)
-    if not contenders:
-        raise ApportionError(_nothing_scored(context))
+    search = _Search(context)
+    contenders = search.contenders()
     choice = choose(contenders)
     labelled = _to_test(context, choice)
     tested = await _test(context, labelled)
-    for kind, subject in (("chosen", choice.chosen), ("best", choice.best)):
-        document = _document(context, kind, subject, contenders, labelled, tested)  # type: ignore[arg-type]
+    corrections = await asyncio.to_thread(corrected_estimates, contenders)
+    for kind, subject, estimate in (
+        ("chosen", choice.chosen, corrections.chosen),
+        ("best", choice.best, corrections.best),
+    ):
+        document = _document(context, kind, subject, estimate, search, contenders, labelled, tested)  # type: ignore[arg-type]
         context.archive.plans.record(
             context.study_id,
             kind,  # type: ignore[arg-type]
             subject.allocation,
             document.model_dump(mode="json"),
         )
-    context.event("plan", {"allocation": str(choice.chosen.allocation), "cost": choice.chosen.cost}, "plan")
+    verdicts = _rivals(choice.chosen, labelled, tested)
+    context.event(
+        "plan",
+        {
+            "allocation": str(choice.chosen.allocation),
+            "cost": choice.chosen.cost,
+            "verdicts": [r.words for r in verdicts],
+        },
+        "plan",
+    )
     return str(choice.chosen.allocation)
 
 
@@ -75,16 +103,53 @@ def _say_why(context: StudyContext) -> None:
         context.stop("trials", f"all {most:,} trials of the search budget were used")
 
 
-def _contenders(context: StudyContext) -> list[Contender]:
-    """The trials with a score. Their scores alone are read, in one go: a long study has millions of evidence rows."""
-    scored = {t.trial_no: t for t in context.trials() if t.score is not None}
-    return [
-        Contender(
-            number, t.allocation, t.score or 0.0, t.predicted_cost, scores, len(scores) / max(1, t.scored + t.failed)
-        )
-        for number, scores in context.archive.trials.scores(context.study_id, "search")
-        if (t := scored.get(number)) is not None
-    ]
+class _Search:
+    """The search's trials, and what the constraints say of them.
+
+    Evidence is read where something asks for it: a long study has millions of rows.
+    """
+
+    def __init__(self, context: StudyContext) -> None:
+        self._context = context
+        self.trials = [t for t in context.trials() if t.score is not None]
+        constraints = context.spec.constraints
+        measured = bool(constraints.stage_quality) or measures_latency(constraints)
+        self.judged = {t.trial_no: self.judge(t, self.evidence(t.trial_no) if measured else ()) for t in self.trials}
+
+    def evidence(self, trial_no: int) -> tuple[ExampleEvidence, ...]:
+        """Of one trial."""
+        return self._context.archive.trials.evidence(self._context.study_id, trial_no)
+
+    def judge(self, trial: TrialRecord, evidence: Sequence[ExampleEvidence]) -> list[Judged]:
+        """Every constraint, judged on a trial of either split."""
+        return judge(self._context.spec.constraints, self._context.space, trial, evidence)
+
+    def contenders(self) -> list[Contender]:
+        """The trials that may become the plan: scored on all their examples, and within every constraint.
+
+        Their scores alone are read, in one go.
+
+        Raises:
+            ApportionError: there is none; the message says why.
+        """
+        complete = {t.trial_no: t for t in self.trials if not t.stopped}
+        able = {n: t for n, t in complete.items() if all(j.met for j in self.judged[n])}
+        found = [
+            Contender(
+                n, t.allocation, t.score or 0.0, t.predicted_cost, scores, len(scores) / max(1, t.scored + t.failed)
+            )
+            for n, scores in self._context.archive.trials.scores(self._context.study_id, "search")
+            if (t := able.get(n)) is not None
+        ]
+        if not found and complete:
+            why = binding([self.judged[n] for n in complete])
+            raise ApportionError(
+                f"no trial keeps to the constraints, so there is no plan. {why}. "
+                "Relax the constraint, raise the plan budget, or allow more trials"
+            )
+        if not found:
+            raise ApportionError(_nothing_scored(self._context))
+        return found
 
 
 def _nothing_scored(context: StudyContext) -> str:
@@ -139,6 +204,8 @@ def _document(
     context: StudyContext,
     kind: Literal["chosen", "best"],
     subject: Contender,
+    estimate: SelectionEstimate,
+    search: _Search,
     contenders: Sequence[Contender],
     labelled: dict[Allocation, str],
     tested: dict[Allocation, tuple[TrialRecord, tuple[ExampleEvidence, ...]]],
@@ -146,6 +213,10 @@ def _document(
     record, evidence = tested[subject.allocation]
     scores = [e.score for e in evidence if e.score is not None]
     remarks: list[str] = []
+    remarks += [f"Constraint kept: {j.words}." for j in search.judged[subject.trial_no]]
+    stopped = sum(t.stopped for t in search.trials)
+    if stopped:
+        remarks.append(f"{stopped} of {len(search.trials)} trials were stopped early: they could not catch up.")
     if record.failed:
         remarks.append(f"{record.failed} of {len(evidence)} test examples failed and are in no score.")
     rivals = _rivals(subject, labelled, tested)
@@ -173,6 +244,9 @@ def _document(
         budget=space.limit,
         search_score=subject.score,
         search_examples=len(subject.scores),
+        search_estimate=estimate.raw,
+        corrected_estimate=IntervalPublic.of(estimate.corrected),
+        chosen_again=estimate.chosen_again,
         test_score=test,
         test_failed=record.failed,
         engines=plan_engines(context, subject.allocation),
@@ -181,12 +255,15 @@ def _document(
             FrontPoint(trial_no=c.trial_no, allocation=c.allocation.to_json(), predicted_cost=c.cost, score=c.score)
             for c in pareto(contenders)
         ],
+        constraints=_constraints(search, subject, record, evidence),
+        stage_scores=_stage_scores(context, evidence),
+        marginal=marginal_values(space, subject.allocation, search.trials, search.evidence),
         guidelines=[GuidelineLine(insight=g.insight, stage=g.stage, text=g.text) for g in guidelines],
         ledgers=_ledgers(context),
-        trials=len(contenders),
+        trials=len(search.trials),
         refused=context.journal().refused_count,
         stopped=context.stopped,
-        explanation=explanation(space, subject, contenders, test, rivals, remarks),
+        explanation=explanation(space, subject, len(search.trials), estimate, test, rivals, remarks),
         remarks=remarks,
         provenance=_provenance(context),
     )
@@ -200,6 +277,35 @@ def _with_curves(context: StudyContext, subject: Contender) -> History:
     return replace(history, trials=tuple(views))
 
 
+def _constraints(
+    search: _Search, subject: Contender, record: TrialRecord, evidence: Sequence[ExampleEvidence]
+) -> list[ConstraintLine]:
+    tested = {j.subject: j for j in search.judge(record, evidence)}
+    return [
+        ConstraintLine(
+            subject=j.subject,
+            limit=j.limit,
+            unit=j.unit,
+            value=j.value,
+            basis="predicted" if j.predicted else "measured",
+            met=j.met,
+            interval=None if j.interval is None else IntervalPublic.of(j.interval),
+            on_test=None if (again := tested[j.subject].interval) is None else IntervalPublic.of(again),
+            words=j.words,
+        )
+        for j in search.judged[subject.trial_no]
+    ]
+
+
+def _stage_scores(context: StudyContext, evidence: Sequence[ExampleEvidence]) -> list[StageScore]:
+    marks = stage_marks(evidence)
+    return [
+        StageScore(stage=s.name, metric=str(s.metric), score=IntervalPublic.of(mean_interval(marks[s.name])))
+        for s in context.spec.pipeline.stages
+        if marks.get(s.name)
+    ]
+
+
 def _rivals(
     subject: Contender,
     labelled: dict[Allocation, str],
@@ -211,22 +317,20 @@ def _rivals(
         theirs = _tested_contender(allocation, tested)
         if allocation == subject.allocation or mine is None or theirs is None:
             continue
-        difference = compare(mine, theirs)
-        if difference is None:
+        compared = compare(mine, theirs)
+        if compared is None:
             continue
-        verdict: Literal["better", "worse", "cannot be told apart"] = "cannot be told apart"
-        if difference.low > 0:
-            verdict = "better"
-        elif difference.high < 0:
-            verdict = "worse"
         rivals.append(
             Rival(
                 label=label,
                 allocation=allocation.to_json(),
                 predicted_cost=theirs.cost,
                 score=IntervalPublic.of(mean_interval(list(theirs.scores.values()))),
-                difference=IntervalPublic.of(difference),
-                verdict=verdict,
+                difference=IntervalPublic.of(compared.difference),
+                verdict=compared.verdict,
+                p_value=compared.p_value,
+                test=compared.test,
+                words=plain_words(compared, "The plan", f"{label} ({theirs.score:.3f})"),
             )
         )
     return rivals

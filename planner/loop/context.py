@@ -16,6 +16,7 @@ from env.tasks.data import Splits, load_splits
 from planner.archive import Archive, ProposalRecord, TrialRecord
 from planner.history import Guideline, History
 from planner.loop.budgets import SearchBudgets
+from planner.loop.constraints import feasible, measures_latency
 from planner.loop.experience import past_tasks
 from planner.loop.journal import Journal
 from planner.proposers import Ablation, InsightProposer, Proposer, ProposerSetup, open_proposer
@@ -79,7 +80,10 @@ class StudyContext:
         self.insight = InsightProposer(self.space, self.spec.seed, self.spec.proposer.batch, ablation=self.ablation)
         self.proposer = self._open_proposer(os.environ if environ is None else environ)
         self.budgets = SearchBudgets(self.spec, archive, study_id, self.backends, len(self.splits.search))
-        self._journal = Journal(archive, study_id)
+        self._journal = Journal(archive, study_id, self.feasible)
+        self._feasible: dict[int, bool] = {}
+        """By trial number; trials never change once recorded."""
+
         self._last_event = 0.0
 
     def _open_proposer(self, environ: Mapping[str, str]) -> Proposer:
@@ -137,6 +141,17 @@ class StudyContext:
             self._left(journal),
             journal.pending,
         )
+
+    def feasible(self, trial: TrialRecord) -> bool:
+        """Whether a search trial meets the constraints that only a run can judge."""
+        if trial.trial_no not in self._feasible:
+            self._feasible[trial.trial_no] = self._meets(trial)
+        return self._feasible[trial.trial_no]
+
+    def _meets(self, trial: TrialRecord) -> bool:
+        constraints = self.spec.constraints
+        timed = self.archive.trials.evidence(self.study_id, trial.trial_no) if measures_latency(constraints) else None
+        return feasible(constraints, self.space, trial, timed)
 
     def taken(self) -> set[Allocation]:
         """Allocations that ran or are accepted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,11 @@ class Journal:
     Used from one thread.
     """
 
-    def __init__(self, archive: Archive, study_id: str) -> None:
+    def __init__(
+        self, archive: Archive, study_id: str, feasible: Callable[[TrialRecord], bool] = lambda trial: True
+    ) -> None:
+        """Of one study; `feasible` says whether a trial meets the constraints that only a run can judge."""
+        self._feasible = feasible
         self._archive = archive
         self._study_id = study_id
         self._forget()
@@ -129,7 +133,8 @@ class Journal:
         scored = [trial for trial in searched if trial.score is not None]
         for trial in scored:
             self._place[trial.trial_no] = len(self.views)
-            self.views.append(trial_view(trial, {}, self._proposal_of(trial.trial_no)))
+            view = trial_view(trial, {}, self._proposal_of(trial.trial_no))
+            self.views.append(view if self._feasible(trial) else replace(view, feasible=False))
         if scored:
             self._give_curves()
 
@@ -213,6 +218,8 @@ def trial_view(trial: TrialRecord, curves: Curves, proposal: ProposalRecord | No
         trial.measured_cost or trial.predicted_cost,
         trial.spend.new_draws,
         estimates(curves),
+        trial.stage_scores,
+        stopped=trial.stopped,
         **({} if proposal is None else _source(proposal)),
     )
 

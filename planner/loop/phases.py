@@ -9,11 +9,14 @@ from typing import Any
 
 from env.execution import AllowanceSpent, TrialResult
 from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
+from planner.evidence.choice import MIN_SHARE
 from planner.history import Guideline, History, RefusedView
 from planner.loop.budgets import Numbered, Reserved
+from planner.loop.constraints import measures_latency
 from planner.loop.context import StudyContext
 from planner.loop.engines import settle_engines
 from planner.loop.journal import CALL
+from planner.loop.racing import BatchRace, look_points, running_order
 from planner.outlay import LIMITS
 from planner.proposers import Exchange, Proposal, Suggestions
 from planner.proposers.registry import may_ask_llm
@@ -78,6 +81,39 @@ class Phases:
             return 0 if cut else len(reserved.granted)
         return await self._run(round_, reserved)
 
+    def _race(self, numbers: Sequence[int]) -> BatchRace | None:
+        """The race of a batch against the best earlier trial that may become the plan; None where the spec has none.
+
+        Args:
+            numbers: of the batch's trials, in its order.
+        """
+        context = self._context
+        rule, constraints = context.spec.budget.search.racing, context.spec.constraints
+        examples = len(context.splits.search)
+        looks = look_points(examples)
+        if rule == "off" or not looks:
+            return None
+        trials, batch = context.trials(), set(numbers)
+        ran = {t.trial_no: t.scored + t.failed for t in trials if t.trial_no in batch and t.status != "cut"}
+        earlier = [
+            t
+            for t in trials
+            if t.trial_no not in batch
+            and t.score is not None
+            and not t.stopped
+            and t.scored >= MIN_SHARE * examples
+            and context.feasible(t)
+        ]
+        best = max(earlier, key=lambda t: (t.score or 0.0, -t.trial_no), default=None)
+        order = running_order(examples, context.spec.seed)
+        incumbent: list[float | None] | None = None
+        if best is not None:
+            scores = {e.example_id: e.score for e in context.archive.trials.evidence(context.study_id, best.trial_no)}
+            incumbent = [scores.get(context.splits.search[i].id) for i in order]
+        settled = {i: ran[number] for i, number in enumerate(numbers) if number in ran}
+        judged_later = bool(constraints.stage_quality) or measures_latency(constraints)
+        return BatchRace(rule, order, looks, incumbent, not judged_later, settled)
+
     async def _run(self, round_: int, reserved: Reserved) -> int:
         context = self._context
         await settle_engines(context)
@@ -90,6 +126,7 @@ class Phases:
                 origin,
                 context.progress_sink(round_, f"round {round_}: {len(reserved.granted)} trials"),
                 allowance,
+                self._race([number for number, _ in reserved.granted]),
             )
         except AllowanceSpent as spent:
             seconds = time.monotonic() - started
@@ -121,6 +158,8 @@ class Phases:
                 "cost": trial.predicted_cost,
                 "new_draws": trial.spend.new_draws,
                 "failed": trial.failed,
+                "examples": trial.scored + trial.failed,
+                "stopped": trial.stopped,
                 "cut": cut,
             },
             f"trial-{number}",

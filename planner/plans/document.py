@@ -7,7 +7,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from planner.evidence import Interval
+from planner.evidence import Interval, VerdictWord
 
 
 class _Document(BaseModel):
@@ -77,7 +77,13 @@ class Rival(_Document):
     difference: IntervalPublic
     """Plan minus rival, paired over the test examples."""
 
-    verdict: Literal["better", "worse", "cannot be told apart"]
+    verdict: VerdictWord
+    p_value: float | None = None
+    """Two-sided, of the paired test; None in plans written before there was one."""
+
+    test: str = ""
+    words: str = ""
+    """The verdict as a sentence."""
 
 
 class FrontPoint(_Document):
@@ -87,6 +93,61 @@ class FrontPoint(_Document):
     allocation: dict[str, dict[str, str | int]]
     predicted_cost: float
     score: float
+
+
+class ConstraintLine(_Document):
+    """One constraint besides the budget, and what the plan has."""
+
+    subject: str
+    """The field below constraints."""
+
+    limit: float
+    unit: str
+    value: float | None
+    basis: Literal["predicted", "measured"]
+    met: bool
+    interval: IntervalPublic | None = None
+    """Of a stage's quality on the search split, where the plan was chosen."""
+
+    on_test: IntervalPublic | None = None
+    """The same on the sealed test split."""
+
+    words: str
+
+
+class StageScore(_Document):
+    """How good a stage's own answers are, on the sealed test split."""
+
+    stage: str
+    metric: str
+    score: IntervalPublic
+
+
+class MarginalLine(_Document):
+    """What the next step of samples at one stage would buy, all else as in the plan."""
+
+    stage: str
+    samples: int
+    """As in the plan."""
+
+    next_samples: int
+    gain: float
+    """Expected change of the score on the search split; below 0 where more samples hurt."""
+
+    low: float
+    high: float
+    """95% interval of the gain, paired over examples."""
+
+    examples: int
+    cost: float
+    """Further predicted cost per query."""
+
+    per_unit: float
+    """Gain for a cost of one hundredth of the plan budget."""
+
+    within_budget: bool
+    source: int
+    """Number of the trial whose k-curve this is read from."""
 
 
 class GuidelineLine(_Document):
@@ -137,6 +198,15 @@ class PlanDocument(_Document):
     budget: float
     search_score: float
     search_examples: int
+    search_estimate: float | None = None
+    """The raw search score: what the plan was chosen for, and too high on average."""
+
+    corrected_estimate: IntervalPublic | None = None
+    """The search score corrected for the choice (docs/statistics.md); its interval is for the plan's true score."""
+
+    chosen_again: float | None = None
+    """Share of resampled searches in which the same allocation is chosen."""
+
     test_score: IntervalPublic | None
     """None where the test split could not be evaluated; `remarks` says why."""
 
@@ -148,6 +218,9 @@ class PlanDocument(_Document):
 
     rivals: list[Rival]
     pareto: list[FrontPoint]
+    constraints: list[ConstraintLine] = Field(default_factory=list)
+    stage_scores: list[StageScore] = Field(default_factory=list)
+    marginal: list[MarginalLine] = Field(default_factory=list)
     guidelines: list[GuidelineLine]
     ledgers: list[LedgerLine]
     stopped: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from env.allocation import Allocation
-from planner.evidence import Contender
+from planner.evidence import Contender, SelectionEstimate
 from planner.history import History
 from planner.plans.document import IntervalPublic, Rival
 from planner.proposers.guidelines import plateau_of
@@ -52,16 +52,20 @@ def stage_reason(space: SearchSpace, history: History, allocation: Allocation, s
 def explanation(
     space: SearchSpace,
     subject: Contender,
-    contenders: Sequence[Contender],
+    trials: int,
+    search: SelectionEstimate,
     test: IntervalPublic | None,
     rivals: Sequence[Rival],
     remarks: Sequence[str],
 ) -> str:
     """The plan in a paragraph."""
+    expected = search.corrected
     lines = [
         f"{subject.allocation} costs {amount(subject.cost, space.unit)} per query of the "
         f"{amount(space.limit, space.unit)} allowed and scored {subject.score:.3f} on {len(subject.scores)} search "
-        f"examples, chosen among {len(contenders)} trials (that score is optimistic: it was chosen for being high)."
+        f"examples, chosen among {trials} trials (that score is optimistic: it was chosen for being high; "
+        f"corrected for the choice it is {expected.estimate:.3f}, 95% interval {expected.low:.3f} to "
+        f"{expected.high:.3f})."
     ]
     if test is not None:
         lines.append(
@@ -69,15 +73,6 @@ def explanation(
             f"(95% interval {test.low:.3f} to {test.high:.3f}, {test.method})."
         )
     for rival in rivals:
-        d = rival.difference
         saving = rival.predicted_cost / subject.cost
-        words = {
-            "better": "better than",
-            "worse": "worse than",
-            "cannot be told apart": "not to be told apart from",
-        }[rival.verdict]
-        lines.append(
-            f"It is {words} {rival.label} ({rival.score.estimate:.3f}, {saving:.2f} times the plan's cost): "
-            f"difference {d.estimate:+.3f}, 95% interval {d.low:+.3f} to {d.high:+.3f}."
-        )
+        lines.append(f"{rival.words} That costs {saving:.2f} times the plan.")
     return " ".join([*lines, *remarks])

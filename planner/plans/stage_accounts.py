@@ -139,12 +139,12 @@ class StageAccounts:
             return Neighbour(side=side, model=model, trial_no=None, words=f"{model} ({side}) was not tried here")
         mine, theirs = self._evidence.contender(self.chosen), self._evidence.contender(trial)
         found = compare(mine, theirs) if mine and theirs else None
-        paired = IntervalPublic.of(found) if found else None
+        paired = IntervalPublic.of(found.difference) if found else None
         setting = setting_text(trial.allocation.to_json()[stage])
         where = "all else as in the plan" if alike else "other stages differ"
         words = f"with {model} ({side}; {setting}, {where}, trial {trial.trial_no}) {score(trial.score)}"
-        if paired is not None:
-            apart = "" if told_apart(paired) else ", cannot be told apart"
+        if found is not None and paired is not None:
+            apart = ", cannot be told apart" if found.verdict == "cannot be told apart" else ""
             words += f", plan minus that {difference(paired)}{apart}"
         return Neighbour(
             side=side,

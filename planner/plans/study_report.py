@@ -135,6 +135,15 @@ class TrialLine(ReportPart):
     new_draws: int
     reused_draws: int
     failed: int
+    examples: int
+    """That it ran on."""
+
+    stopped: bool
+    """Racing ended it before all examples."""
+
+    stage_scores: dict[str, float]
+    """Mean score of each stage's own answers, where the stage has a metric."""
+
     status: str
     seconds: float
     """Its share of its batch's clock time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product, zip_longest
+from itertools import islice, product, zip_longest
 
 from env.allocation import Allocation, StageSetting
 from env.spec import StageSpec
@@ -12,6 +12,9 @@ from planner.space import SearchSpace
 
 MAX_SAMPLES = 60
 """Cap of AgentTTS (arXiv 2508.00890) on the samples of an initial trial."""
+
+MAX_LOOKED_AT = 20_000
+"""Allocations looked at for the nearest that keeps to constraints."""
 
 
 def initial_trials(space: SearchSpace) -> tuple[Proposal, ...]:
@@ -32,7 +35,32 @@ def initial_trials(space: SearchSpace) -> tuple[Proposal, ...]:
         for proposal in turn:
             if proposal is not None and proposal.allocation is not None:
                 proposals.setdefault(proposal.allocation, proposal)
-    return tuple(proposals.values())
+    return _within_limits(space, proposals)
+
+
+def _within_limits(space: SearchSpace, proposals: Mapping[Allocation, Proposal]) -> tuple[Proposal, ...]:
+    """The proposals; in place of one that breaks a constraint besides the budget, the allowed one nearest to it.
+
+    Nearest is with the most settings in common, then the most models, then the most of the budget spent.
+    """
+    if all(space.affordable(allocation) for allocation in proposals):
+        return tuple(proposals.values())
+    allowed = list(islice(space.allocations(), MAX_LOOKED_AT))
+    found: dict[Allocation, Proposal] = {}
+    for wanted, proposal in proposals.items():
+        if space.affordable(wanted):
+            found.setdefault(wanted, proposal)
+            continue
+
+        def likeness(other: Allocation, wanted: Allocation = wanted) -> tuple[int, int, float]:
+            pairs = [(wanted[stage], other[stage]) for stage in wanted.stages]
+            return sum(a == b for a, b in pairs), sum(a.model == b.model for a, b in pairs), space.total(other)
+
+        nearest = max((a for a in allowed if a not in found), key=likeness, default=None)
+        if nearest is not None:
+            reason = f"{proposal.reason}; changed to keep to {'; '.join(space.limits.broken(wanted))}"
+            found[nearest] = Proposal(nearest, "initial", reason)
+    return tuple(found.values())
 
 
 def _stage_trials(space: SearchSpace, stage: StageSpec, floors: Mapping[str, float]) -> list[Proposal]:

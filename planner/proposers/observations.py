@@ -73,7 +73,7 @@ def observations(trials: Sequence[TrialView], curves: bool = True) -> list[Obser
     kept = _kept(trials)
     seen: dict[tuple[Allocation, int | None], Observation] = {}
     for trial in kept:
-        shared = SHARED_NOISE * trial.standard_error
+        shared = _shared(trial)
         seen[trial.allocation, None] = Observation(trial.allocation, trial.score, LEAST_NOISE, trial.trial_no, shared)
         for stage, score in trial.stage_scores.items():
             position = trial.allocation.stages.index(stage)
@@ -135,7 +135,7 @@ def _kept(trials: Sequence[TrialView]) -> list[TrialView]:
 
 
 def _curve_points(trial: TrialView) -> list[Observation]:
-    shared = SHARED_NOISE * trial.standard_error
+    shared = _shared(trial)
     own = max(LEAST_NOISE, OWN_NOISE * trial.standard_error)
     points = []
     for stage, curve in trial.curves.items():
@@ -145,6 +145,11 @@ def _curve_points(trial: TrialView) -> list[Observation]:
                 noise = float(np.hypot(own, MISSING_NOISE * point.score * point.missing))
                 points.append(Observation(allocation, point.expected, noise, trial.trial_no, shared))
     return points
+
+
+def _shared(trial: TrialView) -> float:
+    # A trial that racing stopped ran on other examples than the rest: all of its error is its own.
+    return (1.0 if trial.stopped else SHARED_NOISE) * trial.standard_error
 
 
 def _noise(observation: Observation) -> float:

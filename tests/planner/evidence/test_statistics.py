@@ -32,8 +32,8 @@ def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says() -> 
     for _ in range(300):
         interval = mean_interval(list(generator.beta(2, 1, 80)))
         covered += interval.low <= 2 / 3 <= interval.high
-    # Binomial(300, .95) lies in 272..296 with probability above .999; BCa on 80 skewed scores runs a little low.
-    assert 270 <= covered <= 297
+    # Binomial(300, .95) lies in 272..296 with probability above .999.
+    assert 272 <= covered <= 297
 
 
 def test_the_paired_interval_covers_a_true_difference_of_zero() -> None:
@@ -45,6 +45,27 @@ def test_the_paired_interval_covers_a_true_difference_of_zero() -> None:
         interval = paired_difference(list(left), list(right))
         covered += interval.low <= 0 <= interval.high
     assert 270 <= covered <= 297
+
+
+def test_graded_scores_near_one_get_an_interval_that_holds() -> None:
+    """The bootstrap holds the truth in 85 to 91 of 100 such samples: they seldom show the rare low scores."""
+    generator = np.random.default_rng(7)
+    covered = 0
+    for _ in range(400):
+        interval = mean_interval(list(generator.binomial(8, generator.beta(1.9, 0.1, 50)) / 8))
+        covered += interval.low <= 0.95 <= interval.high
+    # Binomial(400, .95) is below 366 with probability .001.
+    assert covered >= 366
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=40))
+@settings(deadline=None, max_examples=40)
+def test_an_estimate_corrected_downwards_moves_its_interval_down(scores: list[float]) -> None:
+    plain = mean_interval(scores)
+    moved = mean_interval(scores, centre=max(0.0, plain.estimate - 0.1))
+    assert moved.estimate == pytest.approx(max(0.0, plain.estimate - 0.1))
+    assert moved.low <= plain.low + 1e-12
+    assert moved.high <= plain.high + 1e-12
 
 
 def test_an_interval_is_the_same_each_time() -> None:
@@ -102,10 +123,10 @@ def test_no_point_of_the_front_is_dominated_and_every_other_is(points: list[tupl
 def test_trials_are_compared_on_the_examples_both_have() -> None:
     left = contender(1, [1.0, 0.0, 1.0], 1.0)
     right = Contender(2, left.allocation, 0.0, 1.0, {"0": 0.0, "9": 1.0}, 1.0)
-    difference = compare(left, right)
-    assert difference is not None
-    assert difference.estimate == 1.0
-    assert difference.examples == 1
+    compared = compare(left, right)
+    assert compared is not None
+    assert compared.difference.estimate == 1.0
+    assert compared.difference.examples == 1
 
 
 def test_a_saving_lost_in_the_rounding_and_a_difference_that_is_not_negligible_are_refused() -> None:

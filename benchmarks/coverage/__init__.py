@@ -1,0 +1,1 @@
+"""Counts how often the intervals a plan states hold the truth, over simulated studies whose truth is known."""
