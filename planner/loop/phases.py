@@ -219,7 +219,9 @@ class Phases:
         )
         texts = {f"guideline-{round_}-{i}": {"round": round_, "text": g.text} for i, g in enumerate(guidelines)}
         context.events("guideline", texts)
-        return history.trials_left
+        # Run again after a crash, a later batch may be accepted already: it still has to run.
+        later = sum(len(of) for r, of in context.journal().accepted_by_round.items() if r > round_)
+        return history.trials_left + later
 
     async def propose(self, round_: int, attempt: int, quiet: int = 0) -> dict[str, Any]:
         """Ask for a batch and review it; or end the search where nothing that is left is expected to gain enough.
