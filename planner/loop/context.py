@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from env.allocation import Allocation, StageSetting
 from env.backends.pool import BackendPool, Backends
@@ -14,11 +15,12 @@ from env.execution import Environment, Progress
 from env.spec import StudySpec
 from env.tasks.data import Splits, load_splits
 from planner.archive import Archive, ProposalRecord, TrialRecord
-from planner.history import Guideline, History
+from planner.history import Guideline, History, PastStudy
 from planner.loop.budgets import SearchBudgets
 from planner.loop.constraints import feasible, measures_latency
 from planner.loop.experience import past_tasks
 from planner.loop.journal import Journal
+from planner.loop.warm_start import past_studies
 from planner.proposers import Ablation, InsightProposer, Proposer, ProposerSetup, open_proposer
 from planner.proposers.registry import may_ask_llm
 from planner.space import SearchSpace
@@ -140,7 +142,13 @@ class StudyContext:
             tuple(guidelines),
             self._left(journal),
             journal.pending,
+            past=self.past,
         )
+
+    @cached_property
+    def past(self) -> tuple[PastStudy, ...]:
+        """Earlier studies that this one may learn from; the same in every run of it."""
+        return past_studies(self.archive, self.study_id, self.spec) if self.spec.proposer.warm_start else ()
 
     def feasible(self, trial: TrialRecord) -> bool:
         """Whether a search trial meets the constraints that only a run can judge."""
