@@ -7,7 +7,7 @@ import math
 from sqlmodel import Session, col, func, select
 
 from planner.archive.errors import ArchiveError, BudgetExhausted
-from planner.archive.records import Ledger, LedgerUsage
+from planner.archive.records import Ledger, LedgerEntry, LedgerUsage
 from planner.archive.sessions import Sessions, insert_missing, serialise, utc_now
 from planner.archive.tables import LedgerRow
 
@@ -73,6 +73,13 @@ class Ledgers:
                 entry.settled = amount
                 entry.settled_at = utc_now()
                 session.add(entry)
+
+    def entries(self, study_id: str, ledger: Ledger) -> list[LedgerEntry]:
+        """Every entry of a ledger by key, open ones included."""
+        query = select(LedgerRow).where(LedgerRow.study_id == study_id, LedgerRow.ledger == ledger)
+        with self._sessions.read() as session:
+            rows = session.exec(query.order_by(col(LedgerRow.entry_key)))
+            return [LedgerEntry(row.entry_key, row.reserved, row.settled) for row in rows]
 
     def usage(self, study_id: str, ledger: Ledger) -> LedgerUsage:
         """What is settled and what is openly reserved."""

@@ -48,10 +48,12 @@ def _values(proposal: ProposalRecord) -> dict[str, Any]:
     return asdict(proposal) | {
         "allocation": None if allocation is None else allocation.to_json(),
         "allocation_key": proposal.allocation_key,
+        "call": dict(proposal.call),
         "created_at": utc_now(),
     }
 
 
 def _record(row: ProposalRow) -> ProposalRecord:
-    values = row.model_dump(exclude={"allocation", "allocation_key"})
-    return ProposalRecord(allocation=Allocation.from_json(row.allocation) if row.allocation else None, **values)
+    values = row.model_dump(exclude={"allocation", "allocation_key", "call"})
+    allocation = Allocation.from_json(row.allocation) if row.allocation else None
+    return ProposalRecord(allocation=allocation, call=row.call or {}, **values)
