@@ -130,8 +130,8 @@ class ProposalRecord:
     tokens_in: int = 0
     tokens_out: int = 0
     call: Mapping[str, Any] = field(default_factory=dict)
-    """What else is known of an LLM call: its prompts' version, the request's hash, cached and reasoning tokens, dollars,
-    seconds, tool calls. Of a proposal: the version of the prompts that it answers."""
+    """What else is known of an LLM call: its prompts' version, the request's hash, cached and reasoning tokens,
+    dollars, seconds, tool calls. Of a proposal: the version of the prompts that it answers."""
 
     created_at: datetime | None = None
     """Set by the archive; ignored when recording."""

@@ -13,13 +13,14 @@ from env.errors import ApportionError
 from env.execution import Environment, Progress
 from env.spec import StudySpec
 from env.tasks.data import Splits, load_splits
+from planner.answered import Answered
 from planner.archive import Archive, ProposalRecord, TrialRecord
-from planner.history import CurveEstimate, Guideline, History, RefusedView, TrialView
-from planner.proposers import InsightProposer, Proposer, RandomProposer
+from planner.history import CurveEstimate, Guideline, History, PendingView, RefusedView, TrialView
+from planner.loop.accounts import CALL, StudyAccounts
+from planner.loop.results import TrialResults
+from planner.proposers import Ablation, InsightProposer, Proposer, RandomProposer
+from planner.proposers.agent.accounts import Accounts
 from planner.space import SearchSpace
-
-CALL = "call"
-"""Origin of the rows that keep a proposer's LLM calls; they are no proposals."""
 
 EVENT_SECONDS = 0.7
 """Progress is written at most this often."""
@@ -65,9 +66,15 @@ class StudyContext:
             self.spec.seed,
             CostOptions.of(self.spec.budget.plan),
         )
-        self.insight = InsightProposer(self.space, self.spec.seed)
+        self.insight = InsightProposer(self.space, self.spec.seed, ablation=Ablation.of(self.spec.proposer.ablate))
+        self.accounts = StudyAccounts(archive, study_id, self.spec.budget.proposer)
+        self.results = TrialResults(archive, study_id)
         self.proposer = open_proposer(
-            self.spec, self.space, os.environ if environ is None else environ, self.proposer_tokens_left
+            self.spec,
+            self.space,
+            os.environ if environ is None else environ,
+            self.proposer_tokens_left,
+            self.accounts,
         )
         self._last_event = 0.0
 
@@ -101,13 +108,34 @@ class StudyContext:
             Guideline(g.round, g.insight, g.text, g.stage, g.structured)
             for g in self.archive.guidelines.list(self.study_id)
         ]
+        trials, pending = self._views()
         return History(
             round_,
-            tuple(_view(t) for t in self.trials() if t.score is not None),
+            trials,
             tuple(refused),
             tuple(guidelines),
             self.trials_left(),
+            pending,
+            self.results.differences(trials) if self.proposer.kind == "agent" else {},
         )
+
+    def _views(self) -> tuple[tuple[TrialView, ...], tuple[PendingView, ...]]:
+        """Trials with a score, and accepted allocations without one."""
+        run = {t.trial_no: t for t in self.trials()}
+        scored: list[TrialView] = []
+        pending: list[PendingView] = []
+        for number, proposal in enumerate(self.accepted(), 1):
+            trial = run.get(number)
+            if trial is not None and trial.score is not None:
+                scored.append(_view(trial, proposal))
+            elif proposal.allocation is not None:
+                problem = "" if trial is None else self.results.problem(number)
+                pending.append(PendingView(proposal.allocation, proposal.origin, problem))
+        return tuple(scored), tuple(pending)
+
+    def answered(self) -> Answered:
+        """Which allocations need no trial, by what has run."""
+        return Answered(self.space, self._views()[0], self.results)
 
     def taken(self) -> set[Allocation]:
         """Allocations that ran or are accepted."""
@@ -175,7 +203,11 @@ class StudyContext:
 
 
 def open_proposer(
-    spec: StudySpec, space: SearchSpace, environ: Mapping[str, str], tokens_left: Callable[[], int]
+    spec: StudySpec,
+    space: SearchSpace,
+    environ: Mapping[str, str],
+    tokens_left: Callable[[], int],
+    accounts: Accounts | None = None,
 ) -> Proposer:
     """The proposer a spec asks for; ``auto`` is the agent where an LLM is configured, else insight.
 
@@ -183,20 +215,15 @@ def open_proposer(
         ApportionError: the agent is asked for by name and no LLM is configured.
     """
     # Imported here: only studies with an agent need an LLM client.
-    from planner.proposers.agent import AgentProposer, resolve_llm
+    from planner.proposers.agent import open_agent
 
     kind = spec.proposer.kind
-    llm = resolve_llm(spec.proposer, environ) if kind in ("auto", "agent") else None
-    if kind == "agent" and llm is None:
-        raise ApportionError(
-            "proposer.kind is agent but no LLM is configured: set proposer.model (and base_url, api_key_env) or "
-            "APPORTION_LLM_MODEL, APPORTION_LLM_BASE_URL and OPENAI_API_KEY"
-        )
-    if llm is not None:
-        return AgentProposer(space, llm, spec.description, spec.seed, tokens_left)
+    agent = open_agent(spec, space, environ, tokens_left, accounts) if kind in ("auto", "agent") else None
+    if agent is not None:
+        return agent
     if kind == "random":
         return RandomProposer(space, spec.seed, spec.proposer.batch)
-    return InsightProposer(space, spec.seed)
+    return InsightProposer(space, spec.seed, ablation=Ablation.of(spec.proposer.ablate))
 
 
 def reference_allocation(space: SearchSpace) -> Allocation | None:
@@ -210,7 +237,7 @@ def reference_allocation(space: SearchSpace) -> Allocation | None:
     return None
 
 
-def _view(trial: TrialRecord) -> TrialView:
+def _view(trial: TrialRecord, proposal: ProposalRecord) -> TrialView:
     assert trial.score is not None
     return TrialView(
         trial.trial_no,
@@ -225,4 +252,6 @@ def _view(trial: TrialRecord) -> TrialView:
             stage: tuple(CurveEstimate(p.k, p.score, p.coverage) for p in points if p.score is not None)
             for stage, points in trial.curves.items()
         },
+        origin=proposal.origin,
+        expected_score=proposal.expected_score,
     )

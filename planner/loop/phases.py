@@ -8,9 +8,10 @@ from typing import Any
 from env.allocation import Allocation
 from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
 from planner.history import Guideline, History, RefusedView
-from planner.loop.context import CALL, StudyContext
+from planner.loop.accounts import CALL, REFLECTING, call_record
+from planner.loop.context import StudyContext
 from planner.proposers import Exchange, Proposal, Suggestions
-from planner.review import Verdict, review
+from planner.review import Check, Verdict, review
 
 MAX_ATTEMPTS = 2
 """Batches a proposer may get refused in one round before the insight policy fills in."""
@@ -101,10 +102,11 @@ class Phases:
         history = context.history(round_)
         guidelines: tuple[Guideline, ...] = ()
         if self._llm_usable(round_):
+            context.accounts.at(round_, REFLECTING)
             reflection = await context.proposer.reflect(history)
             guidelines = reflection.guidelines
             self._charge(f"reflect-{round_}", reflection.exchanges)
-            self._store_exchanges(round_, -1, reflection.exchanges)
+            self._store_exchanges(round_, REFLECTING, reflection.exchanges)
         if not guidelines and context.proposer.kind != "random":
             guidelines = (await context.insight.reflect(history)).guidelines
         context.archive.guidelines.record(
@@ -148,6 +150,7 @@ class Phases:
                     for p in filled.proposals
                 )
             )
+        context.accounts.at(round_, attempt)
         suggestions = await context.proposer.propose(history, room, refused)
         self._charge(f"propose-{round_}-{attempt}", suggestions.exchanges)
         return suggestions
@@ -163,16 +166,19 @@ class Phases:
         """Whether the proposer should still be asked; one without an LLM always should."""
         if self._context.proposer.kind != "agent":
             return True
-        answered = {p.round: False for p in self._context.proposals() if p.llm_model is not None and p.round < round_}
-        for p in self._context.proposals():
-            if p.origin == "agent" and p.round in answered:
-                answered[p.round] = True
-        recent = [answered[r] for r in sorted(answered)][-MAX_LLM_FAILURES:]
+        calls = [p for p in self._context.proposals() if p.origin == CALL and p.round < round_]
+        answered: dict[int, bool] = {}
+        for round_asked in sorted({p.round for p in calls}):
+            mine = [p for p in calls if p.round == round_asked]
+            # A round in which it was asked for proposals is judged by those; in others it had no share of the batch.
+            asked = [p for p in mine if p.attempt != REFLECTING] or mine
+            answered[round_asked] = any(p.verdict == "accepted" for p in asked)
+        recent = list(answered.values())[-MAX_LLM_FAILURES:]
         return len(recent) < MAX_LLM_FAILURES or any(recent)
 
     def _charge(self, entry: str, exchanges: Sequence[Exchange]) -> None:
-        """Enter what the LLM used; the proposer has checked the budget before it called."""
-        tokens = sum(e.prompt_tokens + e.completion_tokens for e in exchanges)
+        """Enter what the LLM of a proposer without accounts used; it has checked the budget before it called."""
+        tokens = sum(e.prompt_tokens + e.completion_tokens for e in exchanges if not e.kept)
         if tokens:
             ledgers = self._context.archive.ledgers
             ledgers.reserve(self._context.study_id, "proposer", entry, "tokens", tokens, None)
@@ -180,7 +186,7 @@ class Phases:
 
     def _review(self, round_: int, attempt: int, suggestions: Suggestions, room: int) -> int:
         context = self._context
-        verdicts = review(suggestions.proposals, context.space, context.taken(), room)
+        verdicts = review(suggestions.proposals, context.space, context.taken(), room, self._checks(suggestions))
         self._store_exchanges(round_, attempt, suggestions.exchanges)
         context.archive.proposals.record(
             *(self._record(round_, attempt, i, verdict) for i, verdict in enumerate(verdicts))
@@ -199,6 +205,19 @@ class Phases:
             )
         return sum(v.accepted for v in verdicts)
 
+    def _checks(self, suggestions: Suggestions) -> list[Check]:
+        """What the study so far adds to review: the search budget, and for the LLM what is answered already.
+
+        The insight policy's own proposals are never held against curves: its surrogate has every point of them, and
+        what it proposes all the same it proposes for a reason that a curve does not show.
+        """
+        context = self._context
+        checks: list[Check] = [search_budget_check(context)] if context.spec.budget.search.draws is not None else []
+        if any(p.origin == "agent" for p in suggestions.proposals):
+            answered = context.answered()
+            checks.append(lambda p, allocation, _: answered.reason(allocation) if p.origin == "agent" else "")
+        return checks
+
     def _record(self, round_: int, attempt: int, position: int, verdict: Verdict) -> ProposalRecord:
         proposal = verdict.proposal
         return ProposalRecord(
@@ -213,29 +232,34 @@ class Phases:
             proposal.reason,
             proposal.expected_score,
             reply=proposal.raw or None,
+            call={"prompts": proposal.prompts} if proposal.prompts else {},
         )
 
     def _store_exchanges(self, round_: int, attempt: int, exchanges: Sequence[Exchange]) -> None:
-        """Keep every LLM call word for word, as rows of their own behind the proposals they led to."""
+        """Keep every LLM call word for word, as far as the proposer's accounts have not kept it yet."""
         self._context.archive.proposals.record(
             *(
-                ProposalRecord(
-                    self._context.study_id,
-                    round_,
-                    attempt,
-                    1000 + i,
-                    None,
-                    CALL,
-                    "refused" if exchange.error else "accepted",
-                    exchange.error,
-                    "the proposer's LLM was asked",
-                    None,
-                    exchange.prompt,
-                    exchange.reply,
-                    exchange.model,
-                    exchange.prompt_tokens,
-                    exchange.completion_tokens,
-                )
+                call_record(self._context.study_id, round_, attempt, i, exchange)
                 for i, exchange in enumerate(exchanges)
+                if not exchange.kept
             )
         )
+
+
+def search_budget_check(context: StudyContext) -> Check:
+    """Refuses what the draw budget of the search cannot cover, with the numbers."""
+    limit = context.spec.budget.search.draws
+    used = context.archive.ledgers.usage(context.study_id, "search").total
+    examples = len(context.splits.search)
+
+    def check(_: Proposal, allocation: Allocation, accepted: Sequence[Allocation]) -> str:
+        left = (limit or 0) - used - sum(context.space.most_draws(a) * examples for a in accepted)
+        need = context.space.most_draws(allocation) * examples
+        if limit is None or need <= left:
+            return ""
+        return (
+            f"over the search budget: the trial may need {need:,} draws ({examples} examples), {max(0, left):,.0f} of "
+            f"{limit:,} are left"
+        )
+
+    return check

@@ -137,7 +137,7 @@ def test_no_text_can_leave_its_data_block() -> None:
     )
     text = prompt(past, task=attack)
     user = text[text.index("The task, as its owner") :]
-    blocks = ["task", "search_space", "history", "curves", "refused", "guidelines"]
+    blocks = ["task", "search_space", "history", "curves", "marginal", "refused", "guidelines", "shape"]
     assert user.count("<<<") == user.count(">>>") == len(blocks)
     for name in blocks:
         assert data_block(user, name)
