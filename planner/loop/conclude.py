@@ -13,6 +13,7 @@ from env.errors import ApportionError
 from env.execution.evidence import ExampleEvidence
 from planner.archive import TrialRecord
 from planner.evidence import Choice, Contender, choose, compare, contender, mean_interval, pareto
+from planner.loop.agent_use import agent_use
 from planner.loop.context import StudyContext, reference_allocation
 from planner.plans.document import (
     FrontPoint,
@@ -213,6 +214,10 @@ def _ledgers(context: StudyContext) -> list[LedgerLine]:
     lines.append(LedgerLine(ledger="test", spent=sum(t.spend.new_draws for t in tests), unit="draws", limit=None))
     proposer = context.archive.ledgers.usage(context.study_id, "proposer")
     lines.append(LedgerLine(ledger="proposer", spent=proposer.settled, unit="tokens", limit=budget.proposer.tokens))
+    money = context.archive.ledgers.usage(context.study_id, "proposer_money")
+    if money.unit or budget.proposer.dollars is not None:
+        limit = budget.proposer.dollars
+        lines.append(LedgerLine(ledger="proposer", spent=money.settled, unit="dollars", limit=limit))
     return lines
 
 
@@ -232,4 +237,6 @@ def _provenance(context: StudyContext) -> Provenance:
             name: context.backends.backend(name).identity.revision for name in sorted(context.spec.pipeline.models)
         },
         apportion=installed,
+        ablated=list(context.spec.proposer.ablate),
+        agent=agent_use(context),
     )

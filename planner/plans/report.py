@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from env.errors import ApportionError
 from planner.archive import Archive, TrialRecord
 from planner.plans.document import PlanDocument
-from planner.plans.explanation import amount
+from planner.plans.explanation import amount, spent
 from planner.plans.figures import allocation_bars, best_so_far, curves_figure, pareto_figure, prediction_figure
 from planner.plans.ladders import StudyLadders, comparisons, study_ladders
 
@@ -102,7 +102,7 @@ def report_data(
         "refused": [
             {"round": p.round, "origin": p.origin, "allocation": p.allocation_key, "reason": p.verdict_reason}
             for p in archive.proposals.list(study_id)
-            if p.verdict == "refused"
+            if p.verdict == "refused" and p.origin != "call"
         ],
         "spec": dict(study.spec),
     }
@@ -130,12 +130,13 @@ def report_html(
         loader=PackageLoader("planner.plans", "templates"), autoescape=select_autoescape(default=True)
     )
     environment.globals["amount"] = amount
+    environment.globals["spent"] = spent
     return environment.get_template("report.html.j2").render(
         document=document,
         study=archive.studies.get(study_id),
         trials=trials,
         guidelines=archive.guidelines.list(study_id),
-        refused=[p for p in archive.proposals.list(study_id) if p.verdict == "refused"],
+        refused=[p for p in archive.proposals.list(study_id) if p.verdict == "refused" and p.origin != "call"],
         comparisons=compared,
         ladders=ladders,
         chosen=chosen,

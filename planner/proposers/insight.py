@@ -78,6 +78,12 @@ class InsightProposer:
         data = observations(history.trials)
         best = float(to_log(max(t.score for t in history.trials)))
         costs = np.array([self._space.total(a) for a in candidates]) / self._space.limit
+        waiting = [p.allocation for p in history.pending if not p.problem]
+        if waiting:
+            # What is accepted and has not run is taken for granted like a choice of this batch.
+            predicted, _ = Surrogate(data).predict(waiting)
+            data += [Observation(a, float(from_log(m)), FANTASY_NOISE) for a, m in zip(waiting, predicted, strict=True)]
+            best = max(best, float(predicted.max()))
         proposals: list[Proposal] = []
         open_ = np.ones(len(candidates), dtype=bool)
         for _ in range(min(count, len(candidates))):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
+from env.allocation import Allocation
 from planner.history import Guideline, History, RefusedView
 from planner.proposers._base import Proposal, Proposer, Reflection, Suggestions
 from planner.proposers.ablation import NOTHING, Ablation
@@ -141,15 +142,22 @@ class AgentProposer:
     def _completed(
         self, asked: tuple[Proposal, ...], own: int, advice: Sequence[Proposal], count: int
     ) -> tuple[Proposal, ...]:
-        """The LLM's proposals, and the policy's behind them: its share, and what the LLM left open of its own."""
-        taken = {self._space.normal(p.allocation) for p in asked if p.allocation is not None and self._fits(p)}
-        rest = [p for p in advice if p.allocation not in taken][: count - len(asked)]
+        """The LLM's proposals and the policy's: its share, and what the LLM left open of its own.
+
+        In the order of the policy's advice, whoever proposes it; what only the LLM proposes comes last, so that it
+        delays nothing, and is the first to go where the search budget ends.
+        """
+        named = {self._named(p) for p in asked}
+        rank = {p.allocation: i for i, p in enumerate(advice)}
+        rest = [p for p in advice if p.allocation not in named][: count - len(asked)]
         share = min(len(rest), count - own)
         filled = tuple(replace(p, origin=FILL, reason=f"insight policy fills in: {p.reason}") for p in rest[share:])
-        return (*asked, *rest[:share], *filled)
+        return tuple(sorted((*rest[:share], *filled, *asked), key=lambda p: rank.get(self._named(p), len(rank))))
 
-    def _fits(self, proposal: Proposal) -> bool:
-        return proposal.allocation is not None and not self._space.faults(proposal.allocation)
+    def _named(self, proposal: Proposal) -> Allocation | None:
+        """The allocation in normal form; None where it could not run."""
+        allocation = proposal.allocation
+        return None if allocation is None or self._space.faults(allocation) else self._space.normal(allocation)
 
     def _guidelines(self, reply: str, history: History) -> tuple[Guideline, ...] | None:
         read = read_guidelines(reply, self._space, history.round) or ()

@@ -100,7 +100,10 @@ class Toolbox:
                 continue
             stages = {name: self._price(name, allocation) for name in allocation.stages}
             cost = sum(stages.values())
-            row: dict[str, object] = {"cost": _round(cost), "budget_share": _round(cost * self._scale / self._space.limit)}
+            row: dict[str, object] = {
+                "cost": _round(cost),
+                "budget_share": _round(cost * self._scale / self._space.limit),
+            }
             over = self._space.faults(allocation)
             rows.append({**row, "stages": {n: _round(c) for n, c in stages.items()}, "fits": not over})
         return {"unit": self._unit, "plan_budget": self._space.limit / self._scale, "allocations": rows}

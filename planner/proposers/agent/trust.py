@@ -7,10 +7,10 @@ from planner.proposers.digest import earned
 
 ORIGIN = "agent"
 
-WASTE = 1 / 3
-"""Trials the LLM may have wasted for each trial that was not. A third keeps a study with a useless LLM at 4/3 of the
-trials that the insight policy needs alone, below the promised 3/2, and leaves the LLM a quarter of every batch in which
-to win back trust."""
+WASTE = 1 / 4
+"""Trials the LLM may have wasted for each trial that was not. A quarter keeps a study with a useless LLM at 5/4 of the
+trials that the insight policy needs alone, below the promised 3/2 with room for rounding to whole batches, and leaves
+the LLM a fifth of the trials in which to win back trust."""
 
 
 def allowance(history: History, count: int) -> int:

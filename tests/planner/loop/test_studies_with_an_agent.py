@@ -65,8 +65,8 @@ async def test_with_an_llm_configured_the_agent_proposes(archive: Archive) -> No
 async def test_malformed_over_budget_duplicate_and_late_replies_do_not_stop_a_study(archive: Archive) -> None:
     script: list[Any] = [
         "{broken json",  # reflect
-        {"proposals": [over_budget(), duplicate(), duplicate()]},
-        {"proposals": [over_budget()]},
+        {"proposals": [over_budget(), duplicate()]},  # two of three: the policy keeps one
+        {"proposals": [duplicate()]},
         Late(3.0, {"guidelines": []}),  # reflect: past the timeout
         Late(3.0, "too late"),
         Late(3.0, "too late"),
