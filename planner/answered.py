@@ -66,8 +66,8 @@ class Answered:
                 if most is not None and most <= NEGLIGIBLE:
                     return (
                         f"answered already: the curve of trial {trial.trial_no} gives {_mean(values):.3f} with "
-                        f"{samples} samples at {stage}; trial {rival.trial_no} scored {rival.score:.3f} at no more cost, "
-                        f"and the paired difference is below {NEGLIGIBLE:g} with two standard errors"
+                        f"{samples} samples at {stage}; trial {rival.trial_no} scored {rival.score:.3f} at no more "
+                        f"cost, and the paired difference is below {NEGLIGIBLE:g} with two standard errors"
                     )
         return ""
 
