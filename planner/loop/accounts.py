@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from env.spec.study import ProposerBudget
@@ -80,7 +80,7 @@ class StudyAccounts:
         rows = self._archive.proposals.list(self._study_id, round_)
         number = sum(row.origin == CALL and row.attempt == attempt for row in rows)
         self._archive.proposals.record(call_record(self._study_id, round_, attempt, number, exchange))
-        kept = Exchange(**{**vars(exchange), "kept": True})
+        kept = replace(exchange, kept=True)
         if self._known is not None and not kept.error and kept.request:
             self._known[kept.request] = kept
         return kept

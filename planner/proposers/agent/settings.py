@@ -14,6 +14,8 @@ from env.tasks.data import confined
 MODEL_VARIABLE = "APPORTION_LLM_MODEL"
 BASE_URL_VARIABLE = "APPORTION_LLM_BASE_URL"
 KEY_VARIABLE = "OPENAI_API_KEY"
+PRICE_VARIABLE = "APPORTION_LLM_PRICE"
+"""Input, output and perhaps cached input, in US dollars for a million tokens: ``1.1,4.4,0.55``."""
 
 NO_KEY = "not-needed"
 """Sent to servers that want no key; the protocol's client insists on one."""
@@ -74,7 +76,8 @@ def resolve_llm(spec: ProposerSpec, environ: Mapping[str, str]) -> LlmSettings |
     meant, which needs a key; any other server is asked without one where there is none.
 
     Raises:
-        ApportionError: APPORTION_LLM_BASE_URL is not an http(s) URL, or the price table cannot be read.
+        ApportionError: APPORTION_LLM_BASE_URL is not an http(s) URL, APPORTION_LLM_PRICE no price, or the price table
+            cannot be read.
     """
     model = spec.model or environ.get(MODEL_VARIABLE, "").strip()
     base_url = spec.base_url or environ.get(BASE_URL_VARIABLE, "").strip() or None
@@ -93,8 +96,24 @@ def resolve_llm(spec: ProposerSpec, environ: Mapping[str, str]) -> LlmSettings |
         reasoning_effort=spec.reasoning_effort,
         tools=spec.tools and spec.max_tool_calls > 0,
         max_tool_calls=spec.max_tool_calls,
-        price=spec.price or _listed_price(spec.prices, model),
+        price=spec.price or _listed_price(spec.prices, model) or _stated_price(environ.get(PRICE_VARIABLE, "")),
     )
+
+
+def _stated_price(text: str) -> Price | None:
+    if not text.strip():
+        return None
+    try:
+        figures = [float(part) for part in text.split(",")]
+        fields = dict(zip(("input", "output", "cached_input"), figures, strict=False))
+        if len(figures) not in (2, 3):
+            raise ValueError("two or three figures are wanted")
+        return Price.model_validate(fields)
+    except ValueError as error:
+        raise ApportionError(
+            f"{PRICE_VARIABLE} must be dollars for a million tokens as input,output or input,output,cached input, for "
+            f"instance 1.1,4.4,0.55; it is {text[:60]!r}"
+        ) from error
 
 
 def _listed_price(table: str | None, model: str) -> Price | None:
