@@ -207,6 +207,12 @@ def data_block(prompt: str, name: str) -> str:
     return found.group(1) if found else ""
 
 
+def best_again(request: dict[str, Any], number: int) -> Reply:
+    """Proposes the best trial once more, which its prompt shows: a duplicate."""
+    best = json.loads(data_block(prompt_text(request), "history"))["trials"][0]
+    return {"proposals": [{"allocation": best["allocation"], "reason": "again", "expected_score": 0.5}]}
+
+
 def refusing(fields: Sequence[str], then: Step, status: int = 400) -> Script:
     """A server that refuses requests with any of these fields, or with a `response_format` of that type."""
 

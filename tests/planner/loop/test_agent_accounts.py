@@ -328,27 +328,28 @@ async def test_the_llm_is_told_what_a_curve_has_answered_and_the_policy_is_not_h
     spec = priced()
     archive.studies.create("s2", spec.name, spec.model_dump(mode="json"), 0)
     archive.studies.set_status("s2", "running")
-    told: list[dict[str, Any]] = []
+    told: list[Reply] = ["nothing at first, so that the policy proposes the first round"]
 
     def script(request: dict[str, Any], number: int) -> Reply:
-        return told[0] if number == 0 else guideline_follower()(request, number)  # type: ignore[return-value]
+        return told.pop() if told else guideline_follower()(request, number)  # type: ignore[return-value]
 
     with ScriptedLlm(script) as llm:
         context = StudyContext(archive, "s2", environ(llm), DiceBackends())
         phases = Phases(context)
         await phases.initialise()
         await phases.execute(0)
-        check = context.answered()
-        fits = [a for a in context.space.allocations() if check.reason(a)]
-        tried = context.history(1).tried
-        answered = next(a for a in fits if a not in tried)
-        told.append({"proposals": [{"allocation": answered.to_json(), "reason": "", "expected_score": 0.5}]})
         await phases.propose(1, 0)
-        await phases.propose(1, 1)
+        await phases.execute(1)
+        check = context.answered()
+        tried = context.history(2).tried
+        answered = next(a for a in context.space.allocations() if a not in tried and check.reason(a))
+        told.append({"proposals": [{"allocation": answered.to_json(), "reason": "", "expected_score": 0.5}]})
+        await phases.propose(2, 0)
+        await phases.propose(2, 1)
         checks = phases._checks(Suggestions((Proposal(answered, "insight"),)))
         await context.close()
-    (refused,) = [p for p in archive.proposals.list("s2", 1) if p.verdict == "refused" and p.origin == "agent"]
+    (refused,) = [p for p in archive.proposals.list("s2", 2) if p.verdict == "refused" and p.origin == "agent"]
     assert refused.allocation == answered
     assert refused.verdict_reason.startswith("answered already: the curve of trial ")
-    assert "answered already" in data_block(llm.prompts[1], "refused")
+    assert "answered already" in data_block(llm.prompts[2], "refused")
     assert review([Proposal(answered, "insight")], context.space, set(), 1, checks)[0].accepted

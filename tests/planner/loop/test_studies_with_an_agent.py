@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from planner.archive import Archive, open_archive
 from planner.plans import PlanDocument
 from planner.run import run_study
 from planner.space import SearchSpace
-from tests.scripted_llm import Garbage, Late, ScriptedLlm, Status, data_block, guideline_follower, prompt_text
+from tests.scripted_llm import Garbage, Late, ScriptedLlm, Status, best_again, guideline_follower
 from tests.simulated import DiceBackends, simulated_spec
 
 
@@ -40,12 +39,6 @@ def over_budget() -> dict[str, Any]:
     return {"allocation": allocation.to_json(), "reason": "all in", "expected_score": 0.99}
 
 
-def duplicate(request: dict[str, Any], number: int) -> dict[str, Any]:
-    """Proposes the best trial again, which its prompt shows."""
-    best = json.loads(data_block(prompt_text(request), "history"))["trials"][0]
-    return {"proposals": [{"allocation": best["allocation"], "reason": "again", "expected_score": 0.5}]}
-
-
 @pytest.mark.asyncio
 async def test_with_an_llm_configured_the_agent_proposes(archive: Archive) -> None:
     with ScriptedLlm([], then=guideline_follower()) as llm:
@@ -67,7 +60,7 @@ async def test_malformed_over_budget_duplicate_and_late_replies_do_not_stop_a_st
     script: list[Any] = [
         "{broken json",  # reflect
         {"proposals": [over_budget()]},
-        duplicate,
+        best_again,
         Late(3.0, {"guidelines": []}),  # reflect: past the timeout
         Late(3.0, "too late"),
         Late(3.0, "too late"),
