@@ -33,9 +33,17 @@ class Proposals:
         with self._sessions.write() as session:
             return insert_missing(session.connection(), ProposalRow, rows)
 
-    def list(self, study_id: str, round: int | None = None) -> list[ProposalRecord]:
-        """Proposals of a study, of one round where given, in the order they were made."""
+    def list(self, study_id: str, round: int | None = None, without: str | None = None) -> list[ProposalRecord]:
+        """Proposals of a study in the order they were made.
+
+        Args:
+            study_id: the study; none where there is no such.
+            round: only of this one.
+            without: an origin to leave out.
+        """
         query = select(ProposalRow).where(ProposalRow.study_id == study_id)
+        if without is not None:
+            query = query.where(ProposalRow.origin != without)
         if round is not None:
             query = query.where(ProposalRow.round == round)
         query = query.order_by(col(ProposalRow.round), col(ProposalRow.attempt), col(ProposalRow.position))

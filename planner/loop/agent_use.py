@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.loop.accounts import CALL, exchange_of
+from planner.loop.accounts import exchange_of
 from planner.loop.context import StudyContext
 from planner.plans.document import AgentUse
 from planner.proposers.digest import calibration, earned
@@ -12,12 +12,11 @@ ORIGIN = "agent"
 
 def agent_use(context: StudyContext) -> AgentUse | None:
     """Calls, tokens, money and fate of its proposals; None where no LLM was asked."""
-    rows = context.proposals()
-    calls = [exchange_of(row) for row in rows if row.origin == CALL]
+    calls = [exchange_of(row) for row in context.calls()]
     if not calls:
         return None
     paid = [c.dollars for c in calls if c.dollars is not None]
-    proposed = [row for row in rows if row.origin == ORIGIN]
+    proposed = [row for row in context.proposals() if row.origin == ORIGIN]
     trials = context.history(0).trials
     worth = earned(trials, ORIGIN)
     held = calibration(trials, ORIGIN)

@@ -90,8 +90,12 @@ class StudyContext:
         return self.archive.trials.list(self.study_id, "search")
 
     def proposals(self) -> list[ProposalRecord]:
-        """Every proposal so far, in the order they were made."""
-        return self.archive.proposals.list(self.study_id)
+        """Every proposal so far, in the order they were made; without the LLM calls, whose prompts are long."""
+        return self.archive.proposals.list(self.study_id, without=CALL)
+
+    def calls(self) -> list[ProposalRecord]:
+        """Every LLM call so far, in the order they were made."""
+        return [p for p in self.archive.proposals.list(self.study_id) if p.origin == CALL]
 
     def accepted(self) -> list[ProposalRecord]:
         """Accepted proposals in order; the position in this list, from 1, is the trial's number."""
@@ -102,7 +106,7 @@ class StudyContext:
         refused = [
             RefusedView(p.round, p.allocation, (p.reply or "")[:500], p.verdict_reason)
             for p in self.proposals()
-            if p.verdict == "refused" and p.origin != CALL
+            if p.verdict == "refused"
         ]
         guidelines = [
             Guideline(g.round, g.insight, g.text, g.stage, g.structured)

@@ -8,7 +8,7 @@ from typing import Any
 from env.allocation import Allocation
 from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
 from planner.history import Guideline, History, RefusedView
-from planner.loop.accounts import CALL, REFLECTING, call_record
+from planner.loop.accounts import REFLECTING, call_record
 from planner.loop.context import StudyContext
 from planner.proposers import Exchange, Proposal, Suggestions
 from planner.review import Check, Verdict, review
@@ -157,7 +157,7 @@ class Phases:
 
     def _reviewed(self, round_: int, attempt: int) -> bool:
         """Whether this batch was stored already, by a run of the same step that a crash cut off."""
-        return any((p.round, p.attempt) == (round_, attempt) and p.origin != CALL for p in self._context.proposals())
+        return any((p.round, p.attempt) == (round_, attempt) for p in self._context.proposals())
 
     def _accepted_in(self, round_: int) -> int:
         return sum(p.round == round_ for p in self._context.accepted())
@@ -166,7 +166,7 @@ class Phases:
         """Whether the proposer should still be asked; one without an LLM always should."""
         if self._context.proposer.kind != "agent":
             return True
-        calls = [p for p in self._context.proposals() if p.origin == CALL and p.round < round_]
+        calls = [p for p in self._context.calls() if p.round < round_]
         answered: dict[int, bool] = {}
         for round_asked in sorted({p.round for p in calls}):
             mine = [p for p in calls if p.round == round_asked]
