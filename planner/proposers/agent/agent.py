@@ -25,7 +25,9 @@ from planner.proposers.agent.trust import allowance
 from planner.proposers.initial import initial_trials
 from planner.space import SearchSpace
 
-SCHEMA_FRAME_CHARS = 250
+FRAME_CHARS = 600
+"""Of the sentences around a schema that is written out, and about the tools."""
+
 FILL = "fill"
 """Origin of what the policy proposes in place of the LLM."""
 
@@ -79,7 +81,7 @@ class AgentProposer:
         self._proposals_form = proposals_form(space)
         # Servers without structured output get the schema as text, so it counts as part of the prompt.
         schema = max(len(json.dumps(form.schema)) for form in (self._guidelines_form, self._proposals_form))
-        room = settings.max_prompt_chars - schema - SCHEMA_FRAME_CHARS
+        room = settings.max_prompt_chars - schema - FRAME_CHARS
         self._plain = PromptWriter(space, task, room, ablation)
         # What tools answer becomes part of the prompt too.
         self._calls = min(settings.max_tool_calls, room // (2 * MAX_RESULT_CHARS)) if settings.tools else 0
@@ -129,7 +131,7 @@ class AgentProposer:
         toolbox = Toolbox(self._space, history, self._calls, self._ablation) if self._calls > 0 else None
         writer = self._plain if toolbox is None else self._tooled
         errand = Errand(
-            lambda: writer.propose(history, count, refused, advice, self._calls if toolbox else 0),
+            lambda: writer.propose(history, count, refused, advice),
             self._proposals_form,
             lambda reply: read_proposals(reply, count),
             self._open_accounts(),

@@ -67,6 +67,9 @@ class Question:
     form: ReplyForm
     turns: tuple[Turn, ...] = ()
     tools: tuple[Tool, ...] = ()
+    note: str = ""
+    """Follows the prompt where the server takes the tools."""
+
     final: bool = True
     """Whether it must answer now; else it may ask for tools first."""
 
@@ -88,6 +91,8 @@ class Dialect:
         """The chat messages; the schema is written out where the server is not given it as a field."""
         prompt, form = question.prompt, question.form
         user = prompt.user
+        if self.tools and question.tools:
+            user += f"\n\n{question.note}"
         if self.mode != "json_schema":
             schema = fenced("schema", json.dumps(form.schema, separators=(",", ":")))
             user += (

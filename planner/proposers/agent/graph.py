@@ -92,8 +92,10 @@ class AgentGraph:
         except PromptTooLongError as error:
             label = prompt_set().label
             return {"exchanges": (Exchange(self._model, "", "", 0, 0, error=str(error), prompts=label),)}
-        tools = errand.toolbox.tools if errand.toolbox else ()
-        return {"question": Question(prompt, errand.form, (), tools, final=not tools)}
+        if errand.toolbox is None:
+            return {"question": Question(prompt, errand.form)}
+        note = prompt_set().render("tools.j2", {"calls": errand.toolbox.left})
+        return {"question": Question(prompt, errand.form, (), errand.toolbox.tools, note, final=False)}
 
     async def _ask(self, state: AgentState) -> dict[str, Any]:
         errand, question = state["errand"], state["question"]

@@ -89,7 +89,6 @@ class PromptWriter:
         count: int,
         refused: Sequence[RefusedView],
         advice: Sequence[Proposal] = (),
-        tool_calls: int = 0,
     ) -> Prompt:
         """Asks for `count` allocations, and says what was refused.
 
@@ -98,7 +97,6 @@ class PromptWriter:
             count: how many are wanted.
             refused: in this round.
             advice: what a policy without an LLM would propose.
-            tool_calls: how many tools the LLM may ask for; 0 where it is offered none.
 
         Raises:
             PromptTooLongError: nothing is left to leave out.
@@ -106,7 +104,7 @@ class PromptWriter:
         setting: dict[str, object] = {"model": "...", "strategy": "...", "samples": 1}
         allocation = {stage.name: setting for stage in self._space.pipeline.stages}
         shape = {"proposals": [{"allocation": allocation, "reason": "...", "expected_score": 0.5}]}
-        ask = {"count": count, "tools": tool_calls, "shape": fenced("shape", _json(shape))}
+        ask = {"count": count, "shape": fenced("shape", _json(shape))}
         return self._fitting("propose.j2", history, refused, advice, ask)
 
     def _guideline_shape(self) -> dict[str, object]:

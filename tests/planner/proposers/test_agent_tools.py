@@ -183,6 +183,7 @@ async def test_a_server_without_tools_is_asked_without_and_keeps_its_reply_forma
     assert [p.allocation for p in got.proposals] == [GOOD_ALLOCATION]
     assert ["tools" in r for r in llm.requests] == [True, False, False]
     assert llm.requests[-1]["response_format"]["type"] == "json_schema"
+    assert ["you may use tools, 6 calls" in p for p in llm.prompts] == [True, False, False]
 
 
 @pytest.mark.asyncio
