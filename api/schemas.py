@@ -130,6 +130,11 @@ class TrialPublic(Public):
     independent_draws: int | None = Field(description="Distinct draws behind the score; null in older trials.")
     prompt_tokens: int
     output_tokens: int
+    seconds: float = Field(description="Its share of the batch's clock time, loads of model servers left out.")
+    load_seconds: float | None = Field(
+        description="Loads of model servers that it caused, never part of `seconds`; null in older trials, whose "
+        "`seconds` hold them."
+    )
     curves: dict[str, list[CurvePoint]]
     created_at: datetime
 
@@ -340,6 +345,8 @@ def _trial_values(record: TrialRecord) -> Mapping[str, Any]:
         "independent_draws": record.draws,
         "prompt_tokens": record.spend.prompt_tokens,
         "output_tokens": record.spend.output_tokens,
+        "seconds": record.spend.seconds,
+        "load_seconds": record.spend.load_seconds,
         "curves": {stage: [_curve_point(p) for p in points] for stage, points in record.curves.items()},
         "created_at": record.created_at,
     }

@@ -3,8 +3,9 @@
 ``python -m benchmarks.throughput`` starts the torch engine's server with the embedded models s and m and prints JSON;
 ``--base-url http://HOST:PORT/v1 --model NAME`` measures any OpenAI-compatible server (vLLM). In one run, turn by turn:
 
-- *straight*: an asyncio client of a few lines (httpx2, the transport of the openai client) keeps the stated number of
-  requests in flight and only counts the tokens of the replies;
+- *straight*: an asyncio client of a few lines keeps the stated number of requests in flight and only counts the tokens
+  of the replies; on httpx2 as it comes, or with ``--client direct`` on the transport that a trial uses, which spends
+  less on a request and so leaves more of a small machine to the server;
 - *trial*: `OpenAIBackend`, `Drawing` and an SQLite archive, as a stage of a trial draws.
 
 Both send byte for byte the same JSON with the same seeds, so that they get the same tokens (checked where the server
@@ -37,11 +38,13 @@ import httpx2
 from env.backends import Backend, DrawRequest, Message, OpenAIBackend, Sampling
 from env.backends.openai_backend import base_seed
 from env.backends.openai_dialect import Dialect, Habits, draw_body
+from env.backends.openai_transport import DirectTransport
 from env.bank import draw_key
 from env.embedded import ledger_examples
 from env.embedded.prompts import TEMPERATURE, read_prompt
 from env.execution.drawing import Drawing, Need
 from env.execution.progress import no_progress
+from env.garbage import collect_seldom
 from planner.archive import open_archive
 
 CASES = {"single": 1, "samples": 8}
@@ -76,6 +79,7 @@ class Run:
 def main() -> None:
     """Run the benchmark and print its JSON."""
     options = _options()
+    collect_seldom()  # as the commands do; both sides gain
     if options.base_url:
         servers = [_measure(Server(options.base_url, options.model, "given by URL"), options)]
     else:
@@ -86,7 +90,7 @@ def main() -> None:
         "machine": options.machine,
         "python": platform.python_version(),
         **{name: version(name) for name in ("openai", "httpx2", "torch")},
-        **{name: getattr(options, name) for name in ("concurrency", "requests", "max_tokens", "repeats")},
+        **{name: getattr(options, name) for name in ("client", "concurrency", "requests", "max_tokens", "repeats")},
         "servers": servers,
     }
     text = json.dumps(result, indent=2)
@@ -100,6 +104,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["s", "m"], help="embedded models to serve (default: s m)")
     parser.add_argument("--base-url", help="measure this server instead, up to and with /v1")
     parser.add_argument("--model", help="the name that server knows its model by")
+    parser.add_argument("--client", choices=("httpx2", "direct"), default="httpx2", help="transport of the other side")
     parser.add_argument("--concurrency", type=int, default=64, help="requests in flight")
     parser.add_argument("--requests", type=int, default=256, help="requests of one side of one repeat")
     parser.add_argument("--max-tokens", type=int, default=64)
@@ -127,7 +132,8 @@ async def _case(server: Server, samples: int, options: argparse.Namespace) -> di
     with tempfile.TemporaryDirectory() as folder, open_archive(f"sqlite:///{folder}/archive.db") as archive:
         at_once = options.concurrency
         limits = httpx2.Limits(max_connections=at_once, max_keepalive_connections=at_once, keepalive_expiry=4.0)
-        async with httpx2.AsyncClient(limits=limits, timeout=300) as client:
+        transport = DirectTransport() if options.client == "direct" else None
+        async with httpx2.AsyncClient(limits=limits, timeout=300, transport=transport) as client:
             for repeat in range(options.repeats + 1):
                 asked = _requests(options.requests, samples, options.max_tokens, seed=repeat)
                 pair: dict[str, Run] = {}

@@ -113,6 +113,16 @@ class Guideline:
 
 
 @dataclass(frozen=True)
+class PastStudy:
+    """An earlier study with stages or models in common with this one."""
+
+    study_id: str
+    name: str
+    trials: tuple[TrialView, ...]
+    """Finished trials on its own examples, in its own allocations."""
+
+
+@dataclass(frozen=True)
 class History:
     """Everything a proposer decides from; equal histories give equal proposals (LLMs aside)."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from env.backends.pool import Backends
 from env.spec import SpecError, StudySpec
 from env.spec.check import check_study
+from env.spec.variants import with_variants
 from planner.archive import Archive, open_archive
 from planner.loop import InProcessSteps, StudyCancelled, StudyContext, run_loop
 from planner.plans import PlanDocument
@@ -35,6 +36,7 @@ async def run_study(
         SpecError: the spec has faults.
         ApportionError: the study failed; the archive keeps what it drew.
     """
+    spec = with_variants(spec)
     faults = check_study(spec)
     if faults:
         raise SpecError(faults)

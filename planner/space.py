@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from env.allocation import Allocation, StageSetting
@@ -64,8 +65,15 @@ class SearchSpace:
         """Predicted cost of one stage's setting per query."""
         return self._priced(stage)[setting]
 
+    def sizes(self, stage: str) -> Mapping[str, float]:
+        """How large a stage's candidate models are, by name: active parameters, or another measure that orders them."""
+        return {model: self.cost.parameters[model] for model in self.pipeline.stage(stage).models}
+
     def total(self, allocation: Allocation) -> float:
         """Predicted cost of an allocation per query."""
+        known = [self._priced(name).get(setting) for name, setting in allocation.settings if name in self._all]
+        if len(known) == len(self._all) and None not in known:
+            return sum(price for price in known if price is not None)
         return self.cost.allocation(allocation)
 
     def allocations(self) -> Iterator[Allocation]:
@@ -104,7 +112,8 @@ class SearchSpace:
         """
         found: dict[Allocation, None] = {}
         misses = 0
-        floors = {name: min(self._priced(name).values()) for name in self.settings}
+        prices = {name: [self._priced(name)[s] for s in of] for name, of in self.settings.items()}
+        floors = {name: of[0] for name, of in prices.items()}
         while len(found) < count and misses < 50:
             order = list(self.settings)
             generator.shuffle(order)
@@ -112,7 +121,9 @@ class SearchSpace:
             picked: dict[str, StageSetting] = {}
             for name in order:
                 room = left + floors[name]
-                setting = generator.choice([s for s in self.settings[name] if self._priced(name)[s] <= room])
+                # Settings are sorted by price; rounding must not leave a stage without its cheapest.
+                affordable = max(1, bisect_right(prices[name], room))
+                setting = self.settings[name][generator.randrange(affordable)]
                 left = room - self._priced(name)[setting]
                 picked[name] = setting
             allocation = Allocation.of({name: picked[name] for name in self.settings})
@@ -127,7 +138,9 @@ class SearchSpace:
             return [f"stages must be exactly {', '.join(wanted)}; got {', '.join(allocation.stages) or 'none'}"]
         faults: list[str] = []
         for stage in self._stages:
-            faults += [f"{stage.name}: {fault}" for fault in setting_faults(stage, allocation[stage.name])]
+            setting = allocation[stage.name]
+            if setting not in self._priced(stage.name):
+                faults += [f"{stage.name}: {fault}" for fault in setting_faults(stage, setting)]
         if not faults and self.total(allocation) > self.limit * (1 + 1e-12):
             faults.append(
                 f"over budget: {self.total(allocation):.6g} {self.unit} per query, the plan may cost {self.limit:.6g}"

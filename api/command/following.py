@@ -78,6 +78,9 @@ def _show(progress: Progress, task: TaskID, event: EventRecord, quiet: bool) -> 
         )
     elif event.kind == "proposal" and not p["accepted"]:
         progress.console.print(f"[yellow]refused[/] {p['allocation']}: {p['reason']}", highlight=False)
+    elif event.kind == "engines":
+        for name, engine in p["engines"].items():
+            progress.console.print(f"{name} is served as {engine['variant']}, the fastest measured", highlight=False)
     elif event.kind == "budget":
         progress.console.print(f"[yellow]{p['message']}[/]", highlight=False)
 

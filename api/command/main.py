@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from api.command import bank, output
+from api.command import bank, bench, output
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
+from env.garbage import collect_seldom
 from env.spec.load import load_spec, spec_schema
 from planner.archive import StudyRecord
 from planner.archive.statuses import TERMINAL
@@ -27,6 +28,7 @@ app = typer.Typer(
 engine_app = typer.Typer(no_args_is_help=True, help="The torch engine as a server.")
 app.add_typer(engine_app, name="engine")
 app.add_typer(bank.app, name="bank")
+app.add_typer(bench.app, name="bench")
 app.add_typer(fleet_app, name="fleet")
 
 Home = Annotated[
@@ -35,6 +37,12 @@ Home = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for plan.yaml, report.json and report.html.")]
 StudyId = Annotated[str, typer.Argument(help="A study's id, the start of it, or its name.")]
+
+
+@app.callback()
+def prepare() -> None:
+    """Set the process up, whichever command runs."""
+    collect_seldom()
 
 
 @app.command()

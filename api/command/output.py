@@ -30,6 +30,19 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
 
 
+def write_json(path: Path, value: Any) -> None:
+    """One JSON document as a file; its folder is made.
+
+    Raises:
+        ApportionError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ApportionError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def plain(value: Any) -> Any:
     """Records as JSON data."""
     if isinstance(value, Allocation):
@@ -76,7 +89,9 @@ def studies_table(studies: list[StudyRecord]) -> Table:
 
 def trials_table(trials: list[TrialRecord]) -> Table:
     """Trials with score, error and cost."""
-    table = Table("no", "split", "allocation", "score", "± SE", "cost per query", "new draws", "failed")
+    table = Table(
+        "no", "split", "allocation", "score", "± SE", "cost per query", "new draws", "failed", "seconds", "loads"
+    )
     for t in trials:
         table.add_row(
             str(t.trial_no),
@@ -87,6 +102,8 @@ def trials_table(trials: list[TrialRecord]) -> Table:
             amount(t.predicted_cost, t.unit),
             f"{t.spend.new_draws:,}",
             str(t.failed) if t.failed else "",
+            f"{t.spend.seconds:.1f} s",
+            f"{t.spend.load_seconds:.1f} s" if t.spend.load_seconds else "",
         )
     return table
 

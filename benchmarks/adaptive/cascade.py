@@ -11,7 +11,8 @@ import numpy as np
 from benchmarks.adaptive.pools import MODELS, Recording
 from benchmarks.adaptive.replay import Controller, Replayed, random_orders, replay
 from benchmarks.adaptive.selection import BASELINE
-from env.strategies.stopping import Floats, TrendRule
+from env.strategies.stopping import TrendRule
+from env.strategies.tallies import Floats
 
 SPARE = 0.01
 """Of a thousand cascades the cheapest able one owes something to luck; so much accuracy is kept for that."""

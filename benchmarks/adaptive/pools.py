@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from env.strategies.stopping import NO_ANSWER, Floats, Ints, ProbeCut
+from env.strategies.stopping import ProbeCut
+from env.strategies.tallies import NO_ANSWER, Floats, Ints
 
 MODELS = {"Qwen3-0.6B": 0.6e9, "Qwen3-1.7B": 1.7e9, "Qwen3-4B": 4.0e9, "Qwen3-8B": 8.2e9}
 """Parameters by model, smallest first."""

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.adaptive.pools import PROBE_TOKENS, TICK, Recording
-from env.strategies.stopping import (
+from env.strategies.stopping import ProbeCut, StoppingRule, stable_runs
+from env.strategies.tallies import (
     NO_ANSWER,
     Bools,
     Floats,
     Ints,
-    ProbeCut,
-    StoppingRule,
     VoteCounts,
-    stable_runs,
 )
 
 _ROUNDING = 1e-6

@@ -10,7 +10,8 @@ import numpy as np
 
 from benchmarks.adaptive.pools import Recording
 from benchmarks.adaptive.replay import Controller, random_orders, replay
-from env.strategies.stopping import Bools, FixedSamples, Floats, ProbeCut, TrendRule
+from env.strategies.stopping import FixedSamples, ProbeCut, TrendRule
+from env.strategies.tallies import Bools, Floats
 
 SAVING = 0.80
 """Mean share of SC@64's tokens that a choice must save here; five points above the goal, for harder questions."""

@@ -10,7 +10,7 @@ Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "score"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """One chat message."""
 
@@ -18,7 +18,7 @@ class Message:
     content: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How one draw is sampled. Part of the draw's key: change any field and the draws are other draws."""
 
@@ -35,7 +35,7 @@ class Sampling:
     """Cut the text behind the stop string instead, so that a step keeps its delimiter. The same tokens are drawn."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ModelIdentity:
     """What makes draws of two models comparable or not: the name used to ask and the exact weights behind it."""
 
@@ -44,7 +44,7 @@ class ModelIdentity:
     """Content hash of a local checkpoint, or the revision the user states for a remote model."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DrawRequest:
     """Ask one prompt for the draws with the given indices.
 
@@ -61,7 +61,7 @@ class DrawRequest:
     """Which draws of this prompt; draw ``i`` of the same prompt and sampling is the same draw wherever it is asked."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScoreRequest:
     """Ask a verifier how good the last (assistant) message is as a reply to the ones before it."""
 
@@ -71,7 +71,7 @@ class ScoreRequest:
     what a process reward model is asked."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Draw:
     """One model generation (or one verifier score) with what it used."""
 
@@ -99,7 +99,7 @@ class Draw:
     """Of such a draw the canonical answer that was read in its text; set where the draw is handed to a strategy."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Settled:
     """The draws that answer ``requests[position]``."""
 
@@ -107,7 +107,7 @@ class Settled:
     draws: tuple[Draw, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failed:
     """``requests[position]`` could not be answered, or not completely; the reason is for people."""
 

@@ -130,7 +130,7 @@ class Calls:
         def build() -> Sent:
             body = score_body(self._dialect, self._habits, self._place.model, request.messages, request.partial)
             below = self._place.base_url if self._habits.below_v1 else self._place.root
-            return Sent(f"{below}/{self._dialect.api}", body)
+            return Sent(f"{below}{self._dialect.score_path}", body)
 
         return await self._ask(build, lambda body: read_score(body, self._dialect, tokens))
 
@@ -268,7 +268,7 @@ class Calls:
         return verdict, ""
 
     def _learnt(self, error: APIStatusError, sent: Sent) -> bool:
-        beside_v1 = self._place.root != self._place.base_url and sent.url == f"{self._place.root}/{self._dialect.api}"
+        beside_v1 = self._place.root != self._place.base_url and sent.url == self._place.root + self._dialect.score_path
         if error.status_code == 404 and beside_v1 and error.param is None:
             self._habits.below_v1 = True
             return True

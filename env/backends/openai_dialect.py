@@ -13,13 +13,20 @@ from env.errors import BackendError
 if TYPE_CHECKING:
     from openai import APIStatusError
 
-Api = Literal["chat", "completions", "classify", "pooling"]
+Api = Literal["chat", "completions", "classify", "pooling", "score", "reward"]
+Rewards = Literal["outcome", "process"]
+StepRule = Literal["last", "min", "mean", "product"]
 Body = dict[str, Any]
 
 CONTINUE_FIELDS: Mapping[str, bool] = {"continue_final_message": True, "add_generation_prompt": False}
 """How vLLM and the torch engine's server are told that the last message is to be continued."""
 
 INCLUDE_STOP = "include_stop_str_in_output"
+
+OLDER_PAIR = ("text_1", "text_2")
+
+_TASKS: Mapping[Rewards, str] = {"outcome": "classify", "process": "token_classify"}
+"""Pooling tasks of vLLM by what its reward models judge."""
 
 _DISPENSABLE = ("logprobs", "seed", "stop")
 """Fields that a server may refuse without the draws losing their meaning: stop strings are then cut here."""
@@ -33,7 +40,9 @@ class Dialect:
     """How one model of one server is asked."""
 
     api: Api = "chat"
-    """``chat`` and ``completions`` draw; ``classify`` and ``pooling`` score (vLLM's endpoints for verifiers)."""
+    """``chat`` and ``completions`` draw. The others score, at vLLM's endpoints for verifiers: ``classify``, ``pooling``
+    (the server's own task), ``reward`` (``/pooling`` with the task that fits `rewards`), and ``score``, where a
+    cross-encoder reads what was asked and the reply as two texts."""
 
     label: int | str | None = None
     """Of a classifier with several labels: the one whose probability is the score, by place or by name."""
@@ -47,16 +56,29 @@ class Dialect:
     missing_usage: Literal["fail", "estimate"] = "fail"
     """Where a reply does not say how many tokens it used: a failure, or one token for every four bytes of UTF-8."""
 
+    rewards: Rewards = "process"
+    """What a reward model judges: the reply as a whole, or each step (each token) of it."""
+
+    steps: StepRule = "last"
+    """Of several rows, as process reward models give one a step: how their scores make one."""
+
     @property
     def draws(self) -> bool:
         """Whether this model is asked for text."""
         return self.api in ("chat", "completions")
+
+    @property
+    def score_path(self) -> str:
+        """Where a verifier is asked, below the server's root."""
+        return "/pooling" if self.api == "reward" else f"/{self.api}"
 
     def revision(self, stated: str) -> str:
         """The revision of the weights, with what else decides draws and scores and is no part of their requests."""
         parts = [stated, "" if self.api == "chat" else f"api={self.api}"]
         if not self.draws:
             parts += ["" if self.label is None else f"label={self.label}", f"scores={self.scores}"]
+            parts += [f"rewards={self.rewards}"] if self.api == "reward" else []
+            parts += ["" if self.steps == "last" else f"steps={self.steps}"]
         return ";".join(part for part in parts if part)
 
 
@@ -72,6 +94,9 @@ class Habits:
     below_v1: bool = False
     """It serves the verifier's endpoints below ``/v1`` rather than beside it."""
 
+    pair: tuple[str, str] = ("queries", "documents")
+    """Fields of ``/score``; older servers know them as ``text_1`` and ``text_2``."""
+
     def learn(self, error: APIStatusError, sent: Mapping[str, Any]) -> bool:
         """Whether a refusal of what was sent taught something that makes another attempt worth while.
 
@@ -80,6 +105,9 @@ class Habits:
         """
         if error.status_code not in (400, 422):
             return False
+        if self.pair[0] in sent and self.pair != OLDER_PAIR and OLDER_PAIR[0] in error.message:
+            self.pair = OLDER_PAIR
+            return True
         if "max_tokens" in sent and _names(error, "max_completion_tokens"):
             self.limit_field = "max_completion_tokens"
             return True
@@ -149,11 +177,33 @@ def draw_body(
 
 
 def score_body(dialect: Dialect, habits: Habits, model: str, messages: Sequence[Message], partial: bool) -> Body:
-    """The request for a verifier's numbers on a conversation."""
-    body: Body = {"model": model, "messages": _plain(messages), "use_activation": dialect.scores == "probability"}
+    """The request for a verifier's numbers on a conversation.
+
+    Raises:
+        BackendError: a cross-encoder is to judge a partial answer, or a reply to nothing.
+    """
+    body: Body = {"model": model, "use_activation": dialect.scores == "probability"}
+    if dialect.api == "score":
+        return _without(body | _pair(habits, messages, partial), habits)
+    body["messages"] = _plain(messages)
+    if dialect.api == "reward":
+        body["task"] = _TASKS[dialect.rewards]
     if partial:
         body.update(CONTINUE_FIELDS)
     return _without(body, habits)
+
+
+def _pair(habits: Habits, messages: Sequence[Message], partial: bool) -> Body:
+    """What was asked and the reply, as the two texts of a cross-encoder."""
+    if partial:
+        raise BackendError(
+            "a cross-encoder (api: score) reads whole texts and cannot be told that a reply is cut off; take a "
+            "verifier with api: classify, pooling or reward for strategies that search step by step"
+        )
+    asked = plain_prompt(messages[:-1])
+    if not asked:
+        raise BackendError("a cross-encoder compares a reply with what was asked, and nothing was asked")
+    return {habits.pair[0]: asked, habits.pair[1]: messages[-1].content}
 
 
 def _without(body: Body, habits: Habits) -> Body:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -143,6 +144,7 @@ def read_draws(body: bytes, asked: Asked) -> list[Draw]:
         if reason is None:
             continue
         logprobs = choice.logprobs.values() if choice.logprobs is not None else []
+        logprob = sum(logprobs) if logprobs else math.nan
         text, reason = _ended(choice, asked, reason)
         draws.append(
             Draw(
@@ -151,7 +153,7 @@ def read_draws(body: bytes, asked: Asked) -> list[Draw]:
                 finish_reason=reason,
                 prompt_tokens=usage.prompt_tokens,
                 output_tokens=len(logprobs) or even + (place < remainder),
-                logprob=sum(logprobs) if logprobs else None,
+                logprob=None if math.isnan(logprob) else logprob,
             )
         )
     if not draws:

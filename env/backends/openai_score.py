@@ -1,4 +1,4 @@
-"""Reads a verifier's reply: vLLM's ``/classify`` and ``/pooling``, as one number in [0, 1]."""
+"""Reads a verifier's reply: vLLM's ``/classify``, ``/pooling`` and ``/score``, as one number in [0, 1]."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ class _Pooling(Lenient):
     usage: Usage | None = None
 
 
+class _PairScore(Lenient):
+    score: float | list[float]
+
+
+class _PairScores(Lenient):
+    data: list[_PairScore]
+    usage: Usage | None = None
+
+
 def read_score(body: bytes, dialect: Dialect, estimated_tokens: int) -> Draw:
     """The verifier's judgement as a draw.
 
@@ -45,23 +54,28 @@ def read_score(body: bytes, dialect: Dialect, estimated_tokens: int) -> Draw:
         MalformedReplyError: no reply of that API, or no word on the tokens used.
         BackendError: the numbers are none that the dialect's settings explain.
     """
-    if dialect.api == "classify":
-        classified = parsed(_Classification, body, "classification")
-        if not classified.data:
-            raise MalformedReplyError("the reply holds no classification")
-        usage, numbers, name = classified.usage, classified.data[0].probs, classified.data[0].label
-    else:
-        pooled = parsed(_Pooling, body, "pooling reply")
-        if not pooled.data:
-            raise MalformedReplyError("the reply holds no pooled data")
-        usage, numbers, name = pooled.usage, _last_row(pooled.data[0].data), None
+    usage, rows, name = _READERS[dialect.score_path](body)
     if usage is None and dialect.missing_usage == "fail":
         raise MalformedReplyError(
             "the reply does not say how many tokens were used (usage); set missing_usage: estimate on the model",
             healthy=True,
         )
     tokens = estimated_tokens if usage is None else usage.prompt_tokens
-    return Draw(0, "", "score", tokens, 0, score=score_of(numbers, name, dialect))
+    return Draw(0, "", "score", tokens, 0, score=_of_steps(rows, name, dialect))
+
+
+def _of_steps(rows: Sequence[Sequence[float]], top_label: str | None, dialect: Dialect) -> float:
+    """One score from one row of numbers a step (or a single row)."""
+    if not rows:
+        raise MalformedReplyError(
+            "the reply holds no finite numbers: the verifier found no step in the text; a process reward model needs "
+            "its step mark in it (step_end of the stage)",
+            healthy=True,
+        )
+    if dialect.steps == "last":
+        return score_of(rows[-1], top_label, dialect)
+    scores = [score_of(row, top_label, dialect) for row in rows]
+    return {"min": min(scores), "mean": math.fsum(scores) / len(scores), "product": math.prod(scores)}[dialect.steps]
 
 
 def score_of(numbers: Sequence[float], top_label: str | None, dialect: Dialect) -> float:
@@ -124,12 +138,36 @@ def _place(numbers: Sequence[float], top_label: str | None, wanted: int | str | 
     )
 
 
-def _last_row(data: list[float] | list[list[float]]) -> list[float]:
-    """One row as it is; of one row a step, as process reward models give, the last step's."""
-    if not data:
-        return []
-    last = data[-1]
-    return last if isinstance(last, list) else [value for value in data if isinstance(value, float)]
+_Read = tuple[Usage | None, list[list[float]], str | None]
+"""What was used, rows of numbers, and the name of the largest where the server tells."""
+
+
+def _classified(body: bytes) -> _Read:
+    reply = parsed(_Classification, body, "classification")
+    if not reply.data:
+        raise MalformedReplyError("the reply holds no classification")
+    return reply.usage, [reply.data[0].probs], reply.data[0].label
+
+
+def _pooled(body: bytes) -> _Read:
+    reply = parsed(_Pooling, body, "pooling reply")
+    if not reply.data:
+        raise MalformedReplyError("the reply holds no pooled data")
+    data = reply.data[0].data
+    rows = [row for row in data if isinstance(row, list)]
+    numbers = [value for value in data if isinstance(value, float)]
+    return reply.usage, rows or ([numbers] if numbers else []), None
+
+
+def _paired(body: bytes) -> _Read:
+    reply = parsed(_PairScores, body, "reply of /score")
+    if not reply.data:
+        raise MalformedReplyError("the reply holds no score")
+    score = reply.data[0].score
+    return reply.usage, [score if isinstance(score, list) else [score]], None
+
+
+_READERS = {"/classify": _classified, "/pooling": _pooled, "/score": _paired}
 
 
 def _sigmoid(logit: float) -> float:

@@ -2,76 +2,92 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 import urllib.request
-from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import httpx2
 
+from env.backends.openai_connection import Connection
+
 _IDLE_S = 4.0
 """A connection idle for longer is not used again: vLLM and others close theirs after 5 s, perhaps at that moment."""
 
+_LOOKUP_LEAD_S = 0.25
+"""How long one address of a name is tried before the next is tried beside it (RFC 8305)."""
 
-class LaneTransport(httpx2.AsyncBaseTransport):
-    """A pool of its own for each request in flight, so that no request looks through the others' connections.
+_Origin = tuple[str, str, int]
 
-    The usual pool checks every connection, sockets included, before and after each request. With 64 requests in flight
-    that took a quarter of the client's time. Lanes are opened when needed and used last in, first out; whoever sends
-    bounds their number.
+
+class DirectTransport(httpx2.AsyncBaseTransport):
+    """HTTP/1.1 on asyncio's own connections, one request at a time on each; replies are read whole.
+
+    The usual transport looks through its pool before and after each request, sets timers around every read and write,
+    and hands each chunk up through ten layers: of the client's time on a small request it took half. This one keeps
+    what such requests need. It sets no time limit and no bound on connections: whoever sends does both. Connections
+    are opened when needed and used last in, first out.
     """
 
     def __init__(self) -> None:
         """Nothing is opened yet."""
-        self._certificates = httpx2.create_ssl_context()
-        self._lanes: list[httpx2.AsyncHTTPTransport] = []
-        self._free: list[httpx2.AsyncHTTPTransport] = []
+        self._certificates: ssl.SSLContext | None = None
+        self._open: set[Connection] = set()
+        self._free: dict[_Origin, list[Connection]] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request on a free lane, which is taken until the reply's body is read or closed."""
-        lane = self._free.pop() if self._free else self._open()
+        """Send a request and read its whole reply; cancelling closes the connection.
+
+        Raises:
+            httpx2.TransportError: no connection, one that was lost, or a reply that is no HTTP.
+        """
+        url = request.url
+        origin = (url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80))
+        connection = self._take(origin) or await self._connected(origin)
         try:
-            response = await lane.handle_async_request(request)
-        except BaseException:
-            self._free.append(lane)
-            raise
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _LaneStream(response.stream, lane, self._free)
-        return response
+            return await connection.exchange(request)
+        finally:
+            if connection.usable:
+                self._free.setdefault(origin, []).append(connection)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        lanes, self._lanes, self._free = self._lanes, [], []
-        for lane in lanes:
-            await lane.aclose()
+        for connection in list(self._open):
+            connection.abort()
+        self._free.clear()
+        await asyncio.sleep(0)  # sockets are closed by the event loop's next round
 
-    def _open(self) -> httpx2.AsyncHTTPTransport:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=_IDLE_S)
-        lane = httpx2.AsyncHTTPTransport(verify=self._certificates, limits=limits)
-        self._lanes.append(lane)
-        return lane
+    def _take(self, origin: _Origin) -> Connection | None:
+        """A connection that waits and was used a moment ago."""
+        waiting = self._free.get(origin)
+        while waiting:
+            connection = waiting.pop()
+            if connection.usable and connection.idle_s < _IDLE_S:
+                return connection
+            connection.abort()
+        return None
 
-
-class _LaneStream(httpx2.AsyncByteStream):
-    """A reply's body; its end frees the lane."""
-
-    def __init__(
-        self, body: httpx2.AsyncByteStream, lane: httpx2.AsyncHTTPTransport, free: list[httpx2.AsyncHTTPTransport]
-    ) -> None:
-        self._body = body
-        self._lane: httpx2.AsyncHTTPTransport | None = lane
-        self._free = free
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._body:
-            yield part
-
-    async def aclose(self) -> None:
+    async def _connected(self, origin: _Origin) -> Connection:
+        scheme, host, port = origin
+        secure = self._context() if scheme == "https" else None
         try:
-            await self._body.aclose()
-        finally:
-            if self._lane is not None:
-                self._free.append(self._lane)
-                self._lane = None
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(self._open),
+                host,
+                port,
+                ssl=secure,
+                server_hostname=host if secure else None,
+                happy_eyeballs_delay=_LOOKUP_LEAD_S,
+            )
+        except OSError as error:
+            raise httpx2.ConnectError(str(error)) from error
+        return connection
+
+    def _context(self) -> ssl.SSLContext:
+        if self._certificates is None:
+            self._certificates = httpx2.create_ssl_context()
+            self._certificates.set_alpn_protocols(["http/1.1"])
+        return self._certificates
 
 
 def open_http_client(base_url: str, concurrency: int, timeout_s: float) -> httpx2.AsyncClient:
@@ -80,11 +96,11 @@ def open_http_client(base_url: str, concurrency: int, timeout_s: float) -> httpx
     Args:
         base_url: the server.
         concurrency: most requests in flight.
-        timeout_s: a second net: whoever sends keeps the time itself.
+        timeout_s: a second net by way of a proxy: whoever sends keeps the time itself.
     """
     parts = urlsplit(base_url)
     proxied = parts.scheme in urllib.request.getproxies() or "all" in urllib.request.getproxies()
     if proxied and not urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         return httpx2.AsyncClient(limits=limits, timeout=timeout_s, follow_redirects=True)
-    return httpx2.AsyncClient(transport=LaneTransport(), timeout=timeout_s, follow_redirects=True)
+    return httpx2.AsyncClient(transport=DirectTransport(), timeout=timeout_s, follow_redirects=True)

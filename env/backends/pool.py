@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol, assert_never
 
 from env.backends._base import Backend
+from env.errors import BackendError
 from env.spec.checkpoints import resolve_checkpoint
 from env.spec.pipeline import FleetModel, JudgeModel, ModelSpec, OpenAIModel, ReplayModel, ServedModel, TorchModel
 
@@ -45,6 +46,22 @@ class BackendPool:
                 self._open[model] = _open(spec, self._tenant)
         return self._open[model]
 
+    def serve_as(self, model: str, variant: str) -> None:
+        """Serve a fleet's model by a variant of it that answers alike.
+
+        Raises:
+            KeyError: there is no such model.
+            BackendError: it was asked already, as another one.
+        """
+        spec = self._models[model]
+        if not isinstance(spec, FleetModel):
+            raise BackendError(f"{model} is no model of a fleet, so it has no variants")
+        if spec.model == variant:
+            return
+        if model in self._open:
+            raise BackendError(f"{model} is served as {spec.model} already; choose its variant before it is asked")
+        self._models[model] = spec.model_copy(update={"model": variant})
+
     @property
     def load_seconds(self) -> float:
         """How long calls so far waited for model servers to load: time that is no inference."""
@@ -76,7 +93,9 @@ def _open(spec: ServedModel, tenant: str) -> Backend:
                 timeout_s=spec.timeout_s,
                 max_retries=spec.max_retries,
                 concurrency=spec.concurrency,
-                dialect=Dialect(spec.api, spec.label, spec.scores, spec.continues, spec.missing_usage),
+                dialect=Dialect(
+                    spec.api, spec.label, spec.scores, spec.continues, spec.missing_usage, spec.rewards, spec.steps
+                ),
                 tenant=tenant,
             )
         case ReplayModel():

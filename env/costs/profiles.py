@@ -112,11 +112,22 @@ def _architecture(model: ServedModel) -> tuple[Architecture | None, Quantisation
     if checkpoint is None:
         return None, Quantisation()
     try:
-        return read_architecture(checkpoint), read_quantisation(checkpoint)
+        return read_architecture(checkpoint), _served(model) or read_quantisation(checkpoint)
     except CheckpointError:
         if model.parameters is None:
             raise
         return None, Quantisation()
+
+
+def _served(model: ServedModel) -> Quantisation | None:
+    """What a fleet's engine makes of plain weights while loading; None where it leaves them as they are."""
+    if not isinstance(model, FleetModel):
+        return None
+    from env.fleet.load import configured_fleet
+    from env.fleet.memory import QUANTISED_BYTES
+
+    size = QUANTISED_BYTES.get(configured_fleet().model(model.model).quantisation or "")
+    return None if size is None else Quantisation(weights_bits=8 * size)
 
 
 def _checkpoint(model: ServedModel) -> Path | None:

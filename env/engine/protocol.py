@@ -163,15 +163,16 @@ class CompletionRequest(SampledRequest):
 
 
 class ClassifyRequest(BaseModel):
-    """Body of ``/classify``, in vLLM's shape: texts, or one conversation whose last message is judged.
+    """Body of ``/classify`` and ``/pooling``, in vLLM's shape: texts or token ids, or a conversation to be judged.
 
-    With ``continue_final_message`` that message is judged unclosed, as an answer so far.
+    With ``continue_final_message`` its last message is judged unclosed, as an answer so far.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     model: str
-    input: str | list[str] | None = None
+    input: str | list[str] | list[TokenId] | list[list[TokenId]] | None = None
+    task: Literal["classify"] | None = None
     messages: list[ChatMessage] | None = None
     add_generation_prompt: bool = False
     continue_final_message: bool = False
@@ -186,6 +187,15 @@ class ClassifyRequest(BaseModel):
         if self.use_activation is False:
             raise ValueError("use_activation = false is not served: this engine gives probabilities only")
         return self
+
+    def inputs(self) -> list[str] | list[list[int]]:
+        """All inputs, as texts or as token ids."""
+        given = self.input
+        if isinstance(given, str):
+            return [given]
+        if given and isinstance(given[0], int):
+            return [given]
+        return given or []  # type: ignore[return-value]
 
     @property
     def ending(self) -> Ending:

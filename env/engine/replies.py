@@ -109,6 +109,18 @@ def model_list(models: Iterable[tuple[str, int]], created: int) -> Json:
     }
 
 
+def pooled(model: str, scores: Sequence[float], prompt_tokens: int) -> Json:
+    """The answer of vLLM's ``/pooling`` for a classifier with one label."""
+    return {
+        "id": f"pool-{uuid.uuid4().hex}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": model,
+        "data": [{"index": number, "object": "pooling", "data": [score]} for number, score in enumerate(scores)],
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 0, "total_tokens": prompt_tokens},
+    }
+
+
 def classification(model: str, scores: Sequence[float], prompt_tokens: int) -> Json:
     """The answer of vLLM's ``/classify`` for a model with one label."""
     return {

@@ -112,9 +112,18 @@ async def score_inputs(engine: Engine, body: ClassifyRequest) -> tuple[list[floa
             messages = [message.plain() for message in body.messages]
             encoded = await asyncio.to_thread(engine.tokenizer.encode_chats, [messages], body.ending)
         else:
-            texts = [body.input] if isinstance(body.input, str) else list(body.input or ())
-            encoded = await asyncio.to_thread(engine.tokenizer.encode_texts, texts)
+            encoded = await _encoded_inputs(engine, body.inputs())
         scores = await asyncio.wrap_future(engine.score(encoded))
     except ApportionError as error:
         raise RequestError(str(error)) from error
     return scores, sum(map(len, encoded))
+
+
+async def _encoded_inputs(engine: Engine, inputs: list[str] | list[list[int]]) -> list[list[int]]:
+    known = engine.config.vocab_size
+    tokens = [one for one in inputs if not isinstance(one, str)]
+    outside = [token for one in tokens for token in one if token >= known]
+    if outside:
+        raise RequestError(f"token {outside[0]} is not in the vocabulary of {known}", parameter="input")
+    texts = [one for one in inputs if isinstance(one, str)]
+    return tokens or await asyncio.to_thread(engine.tokenizer.encode_texts, texts)

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from env.engine.engine import Engine
 from env.engine.jobs import Job
 from env.engine.protocol import ChatRequest, ClassifyRequest, CompletionRequest, SampledRequest
-from env.engine.replies import Json, ReplyShape, classification, error_body, model_list
+from env.engine.replies import Json, ReplyShape, classification, error_body, model_list, pooled
 from env.engine.requests import RequestError, chat_tokens, completion_tokens, make_jobs, run_jobs, score_inputs
 from env.engine.sharing import lease_engine
 from env.engine.streaming import stream_jobs
@@ -84,6 +84,11 @@ def create_engine_app(engines: Mapping[str, Engine], api_key: str | None = None)
     async def classify(body: ClassifyRequest) -> Json:
         scores, tokens = await score_inputs(engine_of(body.model), body)
         return classification(body.model, scores, tokens)
+
+    @app.post("/pooling")
+    async def pooling(body: ClassifyRequest) -> Json:
+        scores, tokens = await score_inputs(engine_of(body.model), body)
+        return pooled(body.model, scores, tokens)
 
     return app
 

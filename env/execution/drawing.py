@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from env.backends import Backend, Draw, DrawRequest, Failed, Message, Sampling, ScoreRequest, Settled
 from env.backends.pool import Backends
+from env.backends.waits import Span, Waits, covered, measured_waits, without
 from env.bank import PromptKey, SampleBank, draw_key, score_key
 from env.errors import ApportionError
 from env.execution.progress import MARKS, Mark, Progress, ProgressSink
@@ -50,7 +51,17 @@ class Drawing:
         self._progress = progress
         self.seconds: dict[PromptKey, dict[int, float]] = {}
         """Of the draws made, by index: their share of the time their model was asked, by tokens generated. Models asked
-        side by side slow each other down, and their times overlap."""
+        side by side slow each other down, and their times overlap. Waits for servers to load, and for the turns of
+        others, are no part of it."""
+
+        self.load_seconds: dict[str, float] = {}
+        """By model: how long its calls waited for loads of servers that they caused."""
+
+        self.asking: list[Span] = []
+        """When models were asked."""
+
+        self.waiting: list[Span] = []
+        """When calls waited for servers."""
 
     async def fill(self, stage: str, needs: Mapping[PromptKey, Need]) -> Filled:
         """Make the bank hold the wanted draws, model by model side by side.
@@ -90,27 +101,27 @@ class Drawing:
         requests = [ScoreRequest(candidates[key], partial) for key in missing]
         if requests:
             outcomes = self._asked(lambda: backend.score(requests), len(requests))
-            await self._settle(stage, verifier, backend, missing, outcomes, filled)
-            held.update(await asyncio.to_thread(self._bank.held, missing))
+            held.update(await self._settle(stage, verifier, backend, missing, outcomes, filled))
         filled.draws.update(held)
         return filled
 
     async def _fill_model(self, stage: str, model: str, wanted: Mapping[PromptKey, Need], filled: Filled) -> None:
         held = dict(await asyncio.to_thread(self._bank.held, list(wanted)))
-        keys: list[PromptKey] = []
-        requests: list[DrawRequest] = []
+        missing: list[tuple[PromptKey, DrawRequest]] = []
         for key, need in wanted.items():
             have = {draw.index for draw in held.get(key, ())}
             indices = tuple(i for i in range(need.samples) if i not in have)
             if indices:
-                keys.append(key)
-                requests.append(DrawRequest(need.messages, need.sampling, indices))
-        if requests:
+                missing.append((key, DrawRequest(need.messages, need.sampling, indices)))
+        if missing:
+            # The most work first: a long request that is sent last leaves the server all but idle until it ends.
+            # Equal ones keep their order, in which prompts with one beginning follow each other (prefix caches).
+            missing.sort(key=lambda one: -len(one[1].indices) * one[1].sampling.max_tokens)
+            keys, requests = [key for key, _ in missing], [request for _, request in missing]
             backend = self._backends.backend(model)
             outcomes = self._asked(lambda: backend.generate(requests), len(requests))
-            await self._settle(stage, model, backend, keys, outcomes, filled)
-            # Read back rather than trust memory: another process may have settled the same draw first.
-            held.update(await asyncio.to_thread(self._bank.held, keys))
+            drawn = await self._settle(stage, model, backend, keys, outcomes, filled)
+            held.update({key: _joined(held.get(key, ()), draws) for key, draws in drawn.items()})
         filled.draws.update(held)
 
     async def _asked(
@@ -135,38 +146,65 @@ class Drawing:
         keys: list[PromptKey],
         outcomes: AsyncIterator[Settled | Failed],
         filled: Filled,
-    ) -> None:
+    ) -> Mapping[PromptKey, tuple[Draw, ...]]:
+        """Store outcomes as they come; what the bank then holds of what came, or of everything asked."""
         started = flushed = time.monotonic()
-        buffer: dict[PromptKey, list[Draw]] = {}
-        waiting = settled = done = 0
-        made: list[tuple[PromptKey, int, int]] = []
+        buffer: dict[PromptKey, tuple[Draw, ...]] = {}
+        waiting = settled = done = new = 0
+        made: dict[PromptKey, tuple[Draw, ...]] = {}
         marks: deque[Mark] = deque([(0.0, 0)], MARKS)
 
         async def flush() -> None:
-            nonlocal buffer, waiting, settled, flushed
+            nonlocal buffer, waiting, settled, flushed, new
             if buffer:
-                await asyncio.to_thread(self._bank.settle, backend.identity, buffer)
+                new += await asyncio.to_thread(self._bank.settle, backend.identity, buffer)
             settled, waiting, buffer, flushed = settled + waiting, 0, {}, time.monotonic()
             seconds = time.monotonic() - started
             marks.append((seconds, done))
             self._progress(Progress(stage, model, done, len(keys), settled, seconds, tuple(marks)))
 
-        async for outcome in outcomes:
-            done += 1
-            if isinstance(outcome, Failed):
-                filled.failures[keys[outcome.position]] = outcome.reason
-            if outcome.draws:
-                # A request that failed in part keeps what it drew: the next run asks for the rest only.
-                draws = [replace(draw, origin=self._origin) for draw in outcome.draws]
-                buffer.setdefault(keys[outcome.position], []).extend(draws)
-                made += [(keys[outcome.position], draw.index, max(1, draw.output_tokens)) for draw in draws]
-                waiting += len(draws)
-            if waiting >= FLUSH_DRAWS or time.monotonic() - flushed > FLUSH_SECONDS:
-                await flush()
-        elapsed, tokens = time.monotonic() - started, sum(weight for *_, weight in made)
-        for key, index, weight in made:
-            self.seconds.setdefault(key, {})[index] = elapsed * weight / tokens
+        with measured_waits() as waits:
+            async for outcome in outcomes:
+                done += 1
+                if isinstance(outcome, Failed):
+                    filled.failures[keys[outcome.position]] = outcome.reason
+                if outcome.draws:
+                    # A request that failed in part keeps what it drew: the next run asks for the rest only.
+                    draws = tuple(replace(draw, origin=self._origin) for draw in outcome.draws)
+                    buffer[keys[outcome.position]] = made[keys[outcome.position]] = draws
+                    waiting += len(draws)
+                if waiting >= FLUSH_DRAWS or time.monotonic() - flushed > FLUSH_SECONDS:
+                    await flush()
+        self._share_time(self._timed(model, started, waits), made)
         await flush()
+        if new == settled:
+            return made
+        # Another process settled one of these draws first, and the first one stays.
+        return await asyncio.to_thread(self._bank.held, keys)
+
+    def _timed(self, model: str, started: float, waits: Waits) -> float:
+        """Seconds for which a model was asked since ``started``; what it waited for is entered apart."""
+        asked = without((started, time.monotonic()), waits.spans)
+        self.asking += asked
+        self.waiting += waits.spans
+        self.load_seconds[model] = self.load_seconds.get(model, 0.0) + waits.load_seconds
+        return covered(asked)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Clock time in which calls waited for servers and no model was asked."""
+        return covered([*self.asking, *self.waiting]) - covered(self.asking)
+
+    def _share_time(self, elapsed: float, made: Mapping[PromptKey, Sequence[Draw]]) -> None:
+        weights = {(key, draw.index): max(1, draw.output_tokens) for key, draws in made.items() for draw in draws}
+        tokens = sum(weights.values())
+        for (key, index), weight in weights.items():
+            self.seconds.setdefault(key, {})[index] = elapsed * weight / tokens
+
+
+def _joined(held: Sequence[Draw], drawn: Sequence[Draw]) -> tuple[Draw, ...]:
+    """Draws of one prompt by index; those of the bank before those in memory."""
+    return tuple(draw for _, draw in sorted(({d.index: d for d in (*drawn, *held)}).items()))
 
 
 def key_of(backends: Backends, need: Need) -> PromptKey:

@@ -103,7 +103,7 @@ class Environment:
         for stage in self.pipeline.stages:
             await self._run_stage(stage, batch, drawing)
         # Estimation is plain computation on up to thousands of examples: keep it off the event loop.
-        return await asyncio.to_thread(self._results, allocations, batch, origin, started)
+        return await asyncio.to_thread(self._results, allocations, batch, origin, started, drawing)
 
     async def _run_stage(self, stage: StageSpec, batch: _Batch, drawing: Drawing) -> None:
         stage_queries = StageQueries(stage, drawing, self._backends, self._bank)
@@ -228,14 +228,15 @@ class Environment:
         return sum(known) if known and len(known) == len(parts) else None
 
     def _results(
-        self, allocations: Sequence[Allocation], batch: _Batch, origin: str, started: float
+        self, allocations: Sequence[Allocation], batch: _Batch, origin: str, started: float, drawing: Drawing
     ) -> list[TrialResult]:
         estimator = Estimator(self, batch.candidates, self._backends, batch.realised)
         results: list[TrialResult] = []
         claimed: set[tuple[PromptKey, int]] = set()
         per_allocation = len(batch.paths) // max(1, len(allocations))
-        for position, allocation in enumerate(allocations):
-            paths = batch.paths[position * per_allocation : (position + 1) * per_allocation]
+        parts = [batch.paths[i * per_allocation : (i + 1) * per_allocation] for i in range(len(allocations))]
+        loads = _shared_loads(drawing.load_seconds, parts)
+        for allocation, paths, load in zip(allocations, parts, loads, strict=True):
             evidence = tuple(self._evidence(path, estimator) for path in paths)
             scored = [e.cost for e in evidence if e.status == "scored"]
             results.append(
@@ -244,7 +245,13 @@ class Environment:
                     evidence,
                     self.cost.allocation(allocation),
                     sum(scored) / len(scored) if scored else None,
-                    self._spend(paths, origin, claimed, (time.monotonic() - started) / max(1, len(allocations))),
+                    self._spend(
+                        paths,
+                        origin,
+                        claimed,
+                        (time.monotonic() - started - drawing.idle_seconds) / max(1, len(allocations)),
+                        load,
+                    ),
                 )
             )
         return results
@@ -258,7 +265,9 @@ class Environment:
         score, curves = estimator.example(path)
         return ExampleEvidence(identity, "scored", score, realised, "", outcomes, curves, path.cost)
 
-    def _spend(self, paths: Sequence[Path], origin: str, claimed: set[tuple[PromptKey, int]], seconds: float) -> Spend:
+    def _spend(
+        self, paths: Sequence[Path], origin: str, claimed: set[tuple[PromptKey, int]], seconds: float, load: float
+    ) -> Spend:
         """What an allocation caused: a draw belongs to the first allocation of the batch that asked for it."""
         new = reused = prompt_tokens = output_tokens = 0
         calls: list[Call] = []
@@ -273,11 +282,23 @@ class Environment:
                     prompt_tokens += asked.prompt_tokens
                     output_tokens += outputs
                     calls.append(Call(asked.model, asked.prompt_tokens, outputs / len(fresh), len(fresh)))
-        return Spend(new, reused, prompt_tokens, output_tokens, self.cost.of(merged(calls)), seconds)
+        return Spend(new, reused, prompt_tokens, output_tokens, self.cost.of(merged(calls)), seconds, load)
 
     def score_answer(self, answer: str | None, example: Example) -> float:
         """Metric of a canonical final answer."""
         return self._metric(from_canonical(answer), example.answers)
+
+
+def _shared_loads(by_model: Mapping[str, float], parts: Sequence[Sequence[Path]]) -> list[float]:
+    """Each allocation's part of the batch's load seconds: a model's are shared by those that asked it."""
+    asked = [
+        {model for path in paths for query in path.queries for model in query.models}
+        if any(by_model.values())
+        else set()
+        for paths in parts
+    ]
+    users = {model: sum(model in models for models in asked) for model in by_model}
+    return [sum(by_model[m] / users[m] for m in sorted(models) if m in by_model) for models in asked]
 
 
 class _Batch:

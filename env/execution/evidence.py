@@ -103,6 +103,11 @@ class Spend:
     """Of the new draws, in the plan's unit."""
 
     seconds: float = 0.0
+    """An equal share of the batch's clock time, without the time in which it only waited for servers."""
+
+    load_seconds: float | None = 0.0
+    """Waits for starts, wakes and restarts of servers that this trial's models caused; a model's are shared by the
+    trials of the batch that asked it. Never part of `seconds`. None in trials of before they were kept apart."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,15 @@ class Query:
         ]
         return merged([*drawn, *self.judged.values()])
 
+    @property
+    def models(self) -> set[str]:
+        """Every model that was asked, verifiers included."""
+        return {
+            self.run.setting.model,
+            *(a.model for a in self.asked.values()),
+            *(c.model for c in self.judged.values()),
+        }
+
     def advance(self, replies: Sequence[Reply] | None) -> None:
         """Take the replies of a round (None before the first) and state the requests of the next."""
         try:

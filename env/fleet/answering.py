@@ -18,6 +18,7 @@ class Answering:
     def __init__(self, launch: Launch) -> None:
         headers = {} if launch.api_key is None else {"Authorization": f"Bearer {launch.api_key}"}
         self._model = launch.model
+        self._pooling = launch.pooling
         # A proxy of the environment is for the world outside, not for a server of our own.
         self._client = httpx.AsyncClient(base_url=launch.base_url, headers=headers, trust_env=False)
 
@@ -43,12 +44,12 @@ class Answering:
         names = [entry.get("id") for entry in _json(listed).get("data", [])]
         if self._model not in names:
             raise ServerError(f"{self._client.base_url} serves {names or 'nothing'}, not {self._model!r}")
-        await self._complete(timeout, n=2, max_tokens=8, temperature=1.0, seed=1, logprobs=1)
+        await self._ask(timeout, n=2, max_tokens=8, temperature=1.0, seed=1, logprobs=1)
 
     async def probe(self, timeout: float) -> bool:
         """Whether a one-token request comes through in time."""
         try:
-            await self._complete(timeout, max_tokens=1, temperature=0.0)
+            await self._ask(timeout, max_tokens=1, temperature=0.0)
         except (httpx.HTTPError, FleetError):
             return False
         return True
@@ -78,15 +79,19 @@ class Answering:
         """
         await self._post("/wake_up", timeout)
 
-    async def _complete(self, timeout: float, **sampling: Any) -> None:
+    async def _ask(self, timeout: float, **sampling: Any) -> None:
+        """A small request to the model; a verifier, which draws nothing, reads one token."""
         # A token id instead of text: every vocabulary has the first few, whatever it spells.
-        await self._post("/v1/completions", timeout, json={"model": self._model, "prompt": [1], **sampling})
+        if self._pooling:
+            await self._post("/pooling", timeout, json={"model": self._model, "input": [1]})
+        else:
+            await self._post("/v1/completions", timeout, json={"model": self._model, "prompt": [1], **sampling})
 
     async def _post(self, path: str, timeout: float, **content: Any) -> None:
         try:
             reply = await self._client.post(path, timeout=timeout, **content)
         except httpx.HTTPError as error:
-            if path == "/v1/completions":
+            if path not in ("/sleep", "/wake_up"):
                 raise
             raise ServerError(f"{path}: {type(error).__name__}") from error
         if reply.status_code != 200:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from env.fleet.devices import find_devices
-from env.fleet.errors import FleetError, ServerError
+from env.fleet.errors import DoesNotFitError, FleetError, ServerError
 from env.fleet.launching import launch_of
 from env.fleet.load import FleetFile
 from env.fleet.memory import Demand, demand_of
@@ -20,6 +20,7 @@ from env.fleet.residents import FleetTimes, Residents
 from env.fleet.schedule import schedule
 from env.fleet.server import Server
 from env.fleet.state import FleetState, OwnerKind, Process, StateFile
+from env.fleet.variants import base_name
 
 PATIENCE_S = 60.0
 """How long a batch that needs a swap lets others go first that need none."""
@@ -166,6 +167,7 @@ class Fleet:
     async def lease(self, models: Sequence[str]) -> Lease:
         """`acquire` without the block: whoever calls it must `release`."""
         residents, wanted = self._opened, tuple(dict.fromkeys(models))
+        await self._admit(wanted)
         self._check_fit(wanted)
         swap = await self._turn(wanted)
         started = time.monotonic()
@@ -201,6 +203,12 @@ class Fleet:
         residents.times.inference_seconds += max(0.0, time.monotonic() - lease.since - max(down, default=0.0))
         await self._let_go(tuple(lease.urls))
         self._write()
+
+    async def retire(self, model: str) -> None:
+        """Stop a model's server that nobody holds; nothing where it is held, or has none."""
+        async with self._changed:
+            if not self._leases.get(model) and not self._swapping:
+                await self._opened.remove(model)
 
     async def ready(self, model: str) -> str:
         """The URL of a leased model's server once it answers, which may be after a restart.
@@ -283,6 +291,23 @@ class Fleet:
     def _met(self, models: tuple[str, ...]) -> None:
         if self._expected and set(self._expected[0]) == set(models):
             self._expected.pop(0)
+
+    async def _admit(self, models: tuple[str, ...]) -> None:
+        """Learn what variants need that are asked for the first time; a file opens more of them than are ever used."""
+        for name in models:
+            if name in self._names or name in self._unfit or base_name(name) not in self._names:
+                continue
+            try:
+                demands, claims = await asyncio.to_thread(plan_memory, self.file, [name])
+            except DoesNotFitError as error:
+                self._unfit[name] = error
+                continue
+            known = self._claims
+            if known is None or name in self._names:
+                continue
+            self._claims = Claims(known.devices, {**known.bytes_on, **claims.bytes_on}, {**known.count, **claims.count})
+            self._opened.admit(demands, self._claims)
+            self._names = (*self._names, name)
 
     def _check_fit(self, models: tuple[str, ...]) -> None:
         assert self._claims is not None

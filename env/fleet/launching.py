@@ -32,6 +32,9 @@ class Launch:
     port: int
     devices: tuple[str, ...]
     api_key: str | None = None
+    pooling: bool = False
+    """It serves a verifier, which completes no text."""
+
     sleep: bool = False
     dropped: tuple[str, ...] = ()
     """Variables of this process that the server must not see."""
@@ -92,6 +95,7 @@ def launch_of(file: FleetFile, demand: Demand, devices: Sequence[Device], port: 
         port=port,
         devices=tuple(str(device) for device in devices),
         api_key=key,
+        pooling=model.runner == "pooling",
         sleep=sleep,
         # vLLM lives in an environment of its own, whose interpreter must not find this one's packages.
         dropped=("PYTHONPATH", "PYTHONHOME") if file.spec.engine == "vllm" else (),
@@ -108,6 +112,8 @@ def _vllm(
     command += ["--served-model-name", demand.model, "--host", file.spec.host, "--port", str(port)]
     command += ["--dtype", model.dtype, "--shutdown-timeout", str(max(1, int(file.spec.stop_timeout_s * 2 / 3)))]
     for flag, value in (
+        ("--runner", "pooling" if model.runner == "pooling" else None),
+        ("--convert", model.convert),
         ("--max-model-len", model.max_model_len),
         ("--quantization", model.quantisation),
         ("--max-num-seqs", model.max_num_seqs),

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from env.errors import CheckpointError
 from env.fleet.errors import FleetError
 from env.fleet.spec import FleetModelSpec, FleetSpec
+from env.fleet.variants import base_name, variant_of
 from env.spec.checkpoints import EMBEDDED
 from env.spec.faults import faults_of
 
@@ -55,14 +56,14 @@ class FleetFile:
         return os.environ[name]
 
     def model(self, name: str) -> FleetModelSpec:
-        """A model by its name.
+        """A model by its name, or a variant of one by name and knobs (``s@fp8``).
 
         Raises:
             FleetError: there is none of that name.
         """
-        if name not in self.spec.models:
+        if base_name(name) not in self.spec.models:
             raise FleetError(f"{self.path} has no model {name!r}; there are {', '.join(self.spec.models)}")
-        return self.spec.models[name]
+        return variant_of(self.spec.models, name)
 
     def checkpoint(self, name: str) -> Path | None:
         """The local folder of a model's checkpoint; None where only its repository's name is known.

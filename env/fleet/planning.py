@@ -63,6 +63,19 @@ def plan_of(file: FleetFile, batches: Sequence[Sequence[str]] = ()) -> dict[str,
     }
 
 
+def serve_line(file: FleetFile, name: str) -> str:
+    """The command line that serves a model or variant, on the first devices and port.
+
+    Raises:
+        DoesNotFitError: it cannot run on these devices; with the numbers.
+        FleetError: no such model, program or checkpoint.
+    """
+    demands, claims = plan_memory(file, [name])
+    placed = place([name], claims) or {}
+    devices = [claims.devices[position] for position in placed.get(name, (0,))]
+    return launch_of(file, demands[name], devices, file.spec.ports[0]).shown()
+
+
 def _plain(found: Schedule) -> dict[str, Any]:
     steps = [
         {"needed": list(step.needed), "load": list(step.load), "drop": list(step.drop), "up": sorted(step.up)}

@@ -60,6 +60,16 @@ class Residents:
         self._load_seconds: dict[str, float] = {}
         self._locks: dict[int, asyncio.Lock] = {}
 
+    def admit(self, demands: Mapping[str, Demand], claims: Claims) -> None:
+        """Take in further models.
+
+        Args:
+            demands: of the new ones.
+            claims: of all.
+        """
+        self._demands = {**self._demands, **demands}
+        self._claims = claims
+
     def awake(self) -> dict[str, Slot]:
         """Models whose servers have their memory now, and where."""
         return {name: slot for name, slot in self.placed.items() if self.servers[name].phase != "asleep"}

@@ -51,6 +51,11 @@ class SharedFleet:
         finally:
             await asyncio.shield(self._there(self._release(lease)))
 
+    async def retire(self, model: str) -> None:
+        """See `Fleet.retire`; without effect on the servers of `apportion fleet up`."""
+        if self._fleet is not None:
+            await self._there(self._fleet.retire(model))
+
     async def ready(self, model: str) -> None:
         """See `Fleet.ready`."""
         await self._there(self._ready(model))

@@ -47,14 +47,43 @@ class Knobs(Strict):
     )
 
 
+_LABEL = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def knob_label(knob: str, value: object) -> str:
+    """A knob's value as it stands in a variant's name."""
+    match knob:
+        case "quantisation":
+            return "plain" if value is None else str(value)
+        case "enable_prefix_caching":
+            return "cache" if value else "nocache"
+        case "enable_chunked_prefill":
+            return "chunked" if value else "unchunked"
+        case _:
+            return f"{'seqs' if knob == 'max_num_seqs' else 'tokens'}{value}"
+
+
 class TunedKnobs(Strict):
-    """Values that `apportion fleet tune` tries, as a grid."""
+    """Values of engine knobs to try, as a grid: by `apportion fleet tune`, or by a study's search."""
 
     max_num_seqs: tuple[int, ...] = ()
     max_num_batched_tokens: tuple[int, ...] = ()
     enable_prefix_caching: tuple[bool, ...] = ()
     enable_chunked_prefill: tuple[bool, ...] = ()
     quantisation: tuple[str | None, ...] = ()
+
+    @model_validator(mode="after")
+    def _sound(self) -> TunedKnobs:
+        for knob in type(self).model_fields:
+            values = getattr(self, knob)
+            labels = [knob_label(knob, value) for value in values]
+            if len(set(labels)) != len(labels):
+                raise ValueError(f"{knob}: a value is listed twice")
+            if any(not _LABEL.fullmatch(label) for label in labels):
+                raise ValueError(f"{knob}: {', '.join(labels)}: names have letters, digits, - and _ only")
+            if any(not isinstance(value, bool) and isinstance(value, int) and value < 1 for value in values):
+                raise ValueError(f"{knob}: values are whole numbers above 0")
+        return self
 
     def grid(self) -> list[dict[str, object]]:
         """Every combination of the listed values, in order; one empty combination where nothing is listed."""
@@ -69,6 +98,12 @@ class FleetModelSpec(Knobs):
         min_length=1,
         description="embedded:<name>, a folder (relative to the fleet file), or a Hugging Face repository.",
     )
+    runner: Literal["generate", "pooling"] = Field(
+        "generate", description="pooling serves a verifier (classifier, reward model, cross-encoder) instead of text."
+    )
+    convert: Literal["classify", "none"] | None = Field(
+        None, description="How vLLM makes a verifier of an architecture that it would serve for text; else its default."
+    )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     tensor_parallel: int = Field(1, ge=1, description="Devices that one copy is split over.")
     data_parallel: int = Field(1, ge=1, description="Copies behind the one URL; each takes tensor_parallel devices.")
@@ -82,7 +117,8 @@ class FleetModelSpec(Knobs):
     arguments: tuple[str, ...] = Field((), description="Further command-line arguments, as they are.")
     environment: dict[str, str] = Field({}, description="Further environment variables of the server.")
     revision: str = Field("", description="Stated revision of weights that are not in a local folder.")
-    tune: TunedKnobs = TunedKnobs()
+    tune: TunedKnobs = Field(TunedKnobs(), description="Values that `apportion fleet tune` measures.")
+    search: TunedKnobs = Field(TunedKnobs(), description="Values that a study may open to its search.")
 
     @property
     def devices(self) -> int:
@@ -91,6 +127,8 @@ class FleetModelSpec(Knobs):
 
     @model_validator(mode="after")
     def _one_claim(self) -> FleetModelSpec:
+        if self.convert is not None and self.runner != "pooling":
+            raise ValueError("convert makes a verifier: set runner: pooling as well")
         if self.memory is not None and self.gpu_memory_utilization is not None:
             raise ValueError("state memory or gpu_memory_utilization, not both")
         return self
@@ -178,7 +216,7 @@ class FleetSpec(Strict):
         lacking = ("max_num_batched_tokens", "enable_prefix_caching", "enable_chunked_prefill", "quantisation")
         for name, model in self.models.items():
             for knob in lacking:
-                if getattr(model, knob) is not None or getattr(model.tune, knob):
+                if getattr(model, knob) is not None or getattr(model.tune, knob) or getattr(model.search, knob):
                     raise ValueError(f"models.{name}.{knob}: the torch engine has no such knob; leave it out")
             if model.devices > 1:
                 raise ValueError(f"models.{name}: the torch engine serves on one device; leave out the parallel sizes")

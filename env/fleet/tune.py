@@ -132,7 +132,7 @@ async def tune(
         FleetError: no such model, or a workload that its context does not take.
     """
     settings = file.model(model).tune.grid()
-    _check(file, model, workload)
+    check_workload(file, model, workload)
     measured = [Measured(setting) for setting in settings]
     for round_ in range(rounds):
         for number, one in enumerate(measured):
@@ -153,9 +153,9 @@ async def _measure(file: FleetFile, model: str, one: Measured, workload: Workloa
         changed = replace(file, spec=FleetSpec.model_validate(tuned_file(file, model, one.setting)))
         async with Fleet(changed, [model], kind="tune") as fleet, fleet.acquire([model]) as lease:
             one.load_seconds.append(lease.load_seconds)
-            await _run(changed, model, lease, workload, -1 - runs.start)
+            await run_workload(changed, model, lease, workload, -1 - runs.start)
             for number in runs:
-                run = await _run(changed, model, lease, workload, number)
+                run = await run_workload(changed, model, lease, workload, number)
                 if run.failed:
                     one.error = f"{run.failed} of {workload.requests} requests failed"
                     return
@@ -164,7 +164,16 @@ async def _measure(file: FleetFile, model: str, one: Measured, workload: Workloa
         one.error = str(error)
 
 
-async def _run(file: FleetFile, model: str, lease: Lease, workload: Workload, number: int) -> Run:
+async def run_workload(file: FleetFile, model: str, lease: Lease, workload: Workload, number: int) -> Run:
+    """Send one pass of requests to a held server and time it.
+
+    Args:
+        file: the fleet file.
+        model: the model or variant that is held.
+        lease: holds it.
+        workload: what to ask.
+        number: decides the prompts' random tokens, so that no run finds its prompts in a cache.
+    """
     prompts = _prompts(file, model, workload, number)
     headers = {} if lease.api_key is None else {"Authorization": f"Bearer {lease.api_key}"}
     slots = asyncio.Semaphore(workload.concurrency)
@@ -212,7 +221,12 @@ def _prompts(file: FleetFile, model: str, workload: Workload, number: int) -> li
     return [[*shared, *tokens(workload.prompt_tokens - len(shared))] for _ in range(workload.requests)]
 
 
-def _check(file: FleetFile, model: str, workload: Workload) -> None:
+def check_workload(file: FleetFile, model: str, workload: Workload) -> None:
+    """Check that a model can be asked this.
+
+    Raises:
+        FleetError: its vocabulary is not known, or its context is too short.
+    """
     checkpoint = file.checkpoint(model)
     if workload.prompts:
         return

@@ -13,7 +13,7 @@ from env.errors import ApportionError, CheckpointError, TemplateError
 from env.spec.architecture import Price
 from env.spec.checkpoints import resolve_checkpoint
 from env.spec.faults import Fault
-from env.spec.pipeline import FleetModel, JudgeModel, OpenAIModel, PipelineSpec, ReplayModel, TorchModel
+from env.spec.pipeline import FleetModel, JudgeModel, ModelSpec, OpenAIModel, PipelineSpec, ReplayModel, TorchModel
 from env.spec.stage import StageSpec
 from env.spec.study import StudySpec
 from env.strategies import STRATEGIES
@@ -83,6 +83,7 @@ def _check_models(pipeline: PipelineSpec) -> list[Fault]:
 def _check_fleet_model(model: FleetModel, path: str) -> list[Fault]:
     # Imported here: only studies on a fleet read its file.
     from env.fleet import configured_fleet, plan_memory
+    from env.fleet.variants import variants
 
     try:
         fleet = configured_fleet()
@@ -90,15 +91,32 @@ def _check_fleet_model(model: FleetModel, path: str) -> list[Fault]:
         if fleet.checkpoint(model.model) is None and model.parameters is None:
             message = f"the checkpoint of {model.model} is not on this machine, so its size is not known; state it"
             return [Fault(f"{path}.parameters", message)]
+        runner = fleet.model(model.model).runner
     except ApportionError as error:
         return [Fault(f"{path}.model", str(error))]
+    if (runner == "pooling") is model.draws:
+        serves, takes = ("a verifier", "classify, pooling, score or reward") if model.draws else ("text", "chat")
+        message = f"{model.model} is served as {serves} (runner: {runner} in {fleet.path}), so api is one of {takes}"
+        return [Fault(f"{path}.api", message.replace("one of chat", "chat or completions"))]
+    if model.open and not model.draws:
+        return [Fault(f"{path}.open", "open knobs are compared by the text they draw a second; a verifier draws none")]
+    try:
+        for variant in variants(fleet, model.model, model.open) if model.open else ():
+            plan_memory(fleet, [variant])
+    except ApportionError as error:
+        return [Fault(f"{path}.open", str(error))]
     return []
+
+
+def _verifies(model: ModelSpec) -> bool:
+    """Whether it is asked for scores rather than for text."""
+    return isinstance(model, OpenAIModel | FleetModel) and not model.draws
 
 
 def _check_judge(pipeline: PipelineSpec, path: str, judge: JudgeModel) -> list[Fault]:
     inner = pipeline.models.get(judge.model)
     faults: list[Fault] = []
-    if inner is None or isinstance(inner, JudgeModel) or (isinstance(inner, OpenAIModel) and not inner.draws):
+    if inner is None or isinstance(inner, JudgeModel) or _verifies(inner):
         faults.append(Fault(f"{path}.model", f"{judge.model!r} is no model of the pipeline that draws text"))
     for i, message in enumerate(judge.prompt):
         place = f"{path}.prompt[{i}].template"
@@ -156,13 +174,28 @@ def _check_names(pipeline: PipelineSpec, stage: StageSpec, path: str) -> list[Fa
         model = pipeline.models.get(name)
         if isinstance(model, JudgeModel):
             faults.append(Fault(f"{path}.models[{i}]", f"{name} is a judge, which scores replies and draws none"))
-        if isinstance(model, OpenAIModel) and not model.draws:
+        if isinstance(model, OpenAIModel | FleetModel) and not model.draws:
             faults.append(Fault(f"{path}.models[{i}]", f"{name} is a verifier (api: {model.api}) and draws no text"))
+    return (
+        faults
+        + _check_verifier(pipeline, stage, path)
+        + _check_strategies(stage, path)
+        + _check_knobs(pipeline, stage, path)
+    )
+
+
+def _check_verifier(pipeline: PipelineSpec, stage: StageSpec, path: str) -> list[Fault]:
     verifier = pipeline.models.get(stage.verifier) if stage.verifier is not None else None
-    if isinstance(verifier, OpenAIModel) and verifier.draws:
-        message = f"{stage.verifier} is asked for text (api: {verifier.api}); a verifier has api: classify or pooling"
-        faults.append(Fault(f"{path}.verifier", message))
-    return faults + _check_strategies(stage, path) + _check_knobs(pipeline, stage, path)
+    if not isinstance(verifier, OpenAIModel | FleetModel):
+        return []
+    if verifier.draws:
+        message = f"{stage.verifier} is asked for text (api: {verifier.api}); a verifier has api: classify, pooling, "
+        return [Fault(f"{path}.verifier", message + "score or reward")]
+    stepwise = [name for name in stage.strategies if {"verifier", "steps"} <= set(STRATEGIES[name].requires)]
+    if verifier.api == "score" and stepwise:
+        message = f"{', '.join(stepwise)} has partial answers judged, and a cross-encoder (api: score) reads whole ones"
+        return [Fault(f"{path}.verifier", f"{message}; take a verifier with api: classify, pooling or reward")]
+    return []
 
 
 def _check_strategies(stage: StageSpec, path: str) -> list[Fault]:

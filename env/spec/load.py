@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from env.spec.check import check_study
 from env.spec.faults import Fault, SpecError, faults_of
 from env.spec.study import StudySpec
+from env.spec.variants import with_variants
 
 MAX_SPEC_BYTES = 8 * 1024 * 1024
 
@@ -48,7 +49,7 @@ def parse_spec(text: str) -> StudySpec:
 
 
 def validated_spec(raw: Any) -> StudySpec:
-    """Check plain data and build the spec.
+    """Check plain data and build the spec, variants of a fleet's models written out.
 
     Raises:
         SpecError: with every fault found.
@@ -59,6 +60,7 @@ def validated_spec(raw: Any) -> StudySpec:
         spec = StudySpec.model_validate(raw)
     except ValidationError as error:
         raise SpecError(faults_of(error)) from error
+    spec = with_variants(spec)
     faults = check_study(spec)
     if faults:
         raise SpecError(faults)

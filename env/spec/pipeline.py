@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from env.spec.architecture import ArchitectureSpec, Price, Quantisation
-from env.spec.stage import Name, PromptMessage, StageSpec
+from env.spec.stage import ModelName, Name, PromptMessage, StageSpec
 from env.spec.strict import Strict
 
 MetricName = Literal["exact_match", "f1"]
@@ -28,6 +28,42 @@ StatedQuantisation = Annotated[
 StatedPrice = Annotated[
     Price | None, Field(description="US dollars for a million tokens; a plan budget in dollars needs it.")
 ]
+
+
+StatedApi = Annotated[
+    Literal["chat", "completions", "classify", "pooling", "score", "reward"],
+    Field(
+        description="How it is asked: chat or text completions; for a verifier one of vLLM's endpoints: classify, "
+        "pooling, score (a cross-encoder on prompt and reply), or reward (pooling, with the task that rewards names)."
+    ),
+]
+StatedLabel = Annotated[
+    int | str | None,
+    Field(description="Of a verifier with several labels: the one whose probability is the score (place or name)."),
+]
+StatedScores = Annotated[
+    Literal["probability", "logit"],
+    Field(
+        description="What a verifier's numbers are. Logits become probabilities: one by sigmoid, several by softmax."
+    ),
+]
+StatedRewards = Annotated[
+    Literal["outcome", "process"],
+    Field(description="With api reward: whether the model judges the reply as a whole, or every step or token of it."),
+]
+StatedSteps = Annotated[
+    Literal["last", "min", "mean", "product"],
+    Field(description="Of a verifier that gives several numbers a reply, one a step: how they make one score."),
+]
+
+
+EngineKnob = Literal[
+    "quantisation", "max_num_seqs", "max_num_batched_tokens", "enable_prefix_caching", "enable_chunked_prefill"
+]
+
+
+def _draws_text(api: str) -> bool:
+    return api in ("chat", "completions")
 
 
 class TorchModel(Strict):
@@ -61,17 +97,11 @@ class OpenAIModel(Strict):
     concurrency: int = Field(
         32, ge=1, le=4096, description="Requests in flight at once, at most; fewer while the server is overloaded."
     )
-    api: Literal["chat", "completions", "classify", "pooling"] = Field(
-        "chat",
-        description="How it is asked: chat or text completions; classify or pooling (vLLM's endpoints) for a verifier.",
-    )
-    label: int | str | None = Field(
-        None, description="Of a verifier with several labels: the one whose probability is the score (place or name)."
-    )
-    scores: Literal["probability", "logit"] = Field(
-        "probability",
-        description="What a verifier's numbers are. Logits become probabilities: one by sigmoid, several by softmax.",
-    )
+    api: StatedApi = "chat"
+    label: StatedLabel = None
+    scores: StatedScores = "probability"
+    rewards: StatedRewards = "process"
+    steps: StatedSteps = "last"
     continues: bool | None = Field(
         None,
         description="Whether the server continues a final assistant message; found out when needed where not given.",
@@ -84,7 +114,7 @@ class OpenAIModel(Strict):
     @property
     def draws(self) -> bool:
         """Whether it is asked for text; else it is a verifier."""
-        return self.api in ("chat", "completions")
+        return _draws_text(self.api)
 
     @model_validator(mode="after")
     def _has_a_size(self) -> OpenAIModel:
@@ -97,7 +127,12 @@ class FleetModel(Strict):
     """A model of the operator's fleet file (APPORTION_FLEET), whose server is started when a study needs it."""
 
     backend: Literal["fleet"]
-    model: Name = Field(description="Its name in the fleet file.")
+    model: ModelName = Field(description="Its name in the fleet file; of a variant with its knobs, as small@fp8.")
+    open: tuple[EngineKnob, ...] = Field(
+        (),
+        description="Engine knobs that the search chooses, among the values that the fleet file lists under the "
+        "model's `search`.",
+    )
     revision: str = Field("", description="Stated revision of the weights; a local checkpoint's content by default.")
     parameters: StatedParameters = None
     architecture: StatedArchitecture = None
@@ -106,6 +141,16 @@ class FleetModel(Strict):
     timeout_s: float = Field(300.0, gt=0, le=3600)
     max_retries: int = Field(4, ge=0, le=20)
     concurrency: int = Field(64, ge=1, le=4096)
+    api: StatedApi = "chat"
+    label: StatedLabel = None
+    scores: StatedScores = "probability"
+    rewards: StatedRewards = "process"
+    steps: StatedSteps = "last"
+
+    @property
+    def draws(self) -> bool:
+        """Whether it is asked for text; else it is a verifier."""
+        return _draws_text(self.api)
 
 
 class ReplayModel(Strict):
@@ -139,7 +184,7 @@ class JudgeModel(Strict):
     """A verifier that is another model of the pipeline, asked whether a reply is right."""
 
     backend: Literal["judge"]
-    model: Name = Field(description="The model that judges, by its name under `models`.")
+    model: ModelName = Field(description="The model that judges, by its name under `models`.")
     prompt: tuple[PromptMessage, ...] = Field(
         JUDGE_PROMPT,
         min_length=1,
@@ -161,7 +206,7 @@ class PipelineSpec(Strict):
     """Ordered stages; each may read the example and any earlier stage."""
 
     name: Name
-    models: dict[Name, ModelSpec] = Field(min_length=1)
+    models: dict[ModelName, ModelSpec] = Field(min_length=1)
     stages: tuple[StageSpec, ...] = Field(min_length=1)
     metric: MetricName = "exact_match"
 

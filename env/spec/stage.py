@@ -10,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from env.spec.strict import Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}(@[A-Za-z0-9_.-]{1,64})?$")]
+"""A name, perhaps of a variant (``small@fp8``)."""
+
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 KnobName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}(\.[a-z][a-z0-9_]{0,31})?$")]
 KnobChoices = Annotated[tuple[int | float | str, ...], Field(min_length=1, max_length=64)]
@@ -133,7 +136,7 @@ class StageSpec(Strict):
     name: StageName
     prompt: tuple[PromptMessage, ...] = Field(min_length=1)
     parser: ParserSpec = TextParser()
-    models: tuple[Name, ...] = Field(min_length=1, description="Candidate models, by the names under `models`.")
+    models: tuple[ModelName, ...] = Field(min_length=1, description="Candidate models, by the names under `models`.")
     strategies: tuple[StrategyName, ...] = Field(("vote",), min_length=1)
     samples: SamplesSpec = SamplesSpec()
     knobs: dict[KnobName, KnobChoices] = Field(
@@ -151,8 +154,8 @@ class StageSpec(Strict):
     step_end: str | None = Field(
         None, min_length=1, description="What ends a step of the output; strategies that search step by step need it."
     )
-    verifier: Name | None = Field(None, description="The model that scores candidates; best_of_n needs one.")
-    critic: Name | None = Field(
+    verifier: ModelName | None = Field(None, description="The model that scores candidates; best_of_n needs one.")
+    critic: ModelName | None = Field(
         None, description="The model that fuses, revises and verifies; the stage's own where not given."
     )
     prompts: dict[PromptKind, tuple[PromptMessage, ...]] = Field(

@@ -9,7 +9,7 @@ import numpy as np
 
 from env.strategies._base import Candidate, Knob, StagePlan
 from env.strategies._sequential import WAVE, SequentialStrategy, two_highest
-from env.strategies.stopping import majority_probability
+from env.strategies.tallies import majority_probability
 
 
 class AdaptiveConsistency(SequentialStrategy):

@@ -108,6 +108,9 @@ class TrialRow(ArchiveTable, table=True):
     output_tokens: int = Field(sa_type=BigInteger)
     spend_cost: float
     seconds: float
+    load_seconds: float | None = None
+    """NULL in trials recorded before loads were kept apart; their `seconds` hold them."""
+
     curves: dict[str, Any] = Field(sa_type=Json)
     draws: int | None = Field(default=None, sa_type=BigInteger)
     """Independent draws behind the score; NULL in trials recorded before they were counted."""

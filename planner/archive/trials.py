@@ -159,6 +159,7 @@ def _record(row: TrialRow) -> TrialRecord:
             output_tokens=row.output_tokens,
             cost=row.spend_cost,
             seconds=row.seconds,
+            load_seconds=row.load_seconds,
         ),
         curves=curves_from_json(row.curves),
         created_at=row.created_at,

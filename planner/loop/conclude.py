@@ -15,6 +15,7 @@ from planner.archive import TrialRecord
 from planner.evidence import Choice, Contender, choose, compare, contender, mean_interval, pareto
 from planner.loop.agent_use import agent_use
 from planner.loop.context import StudyContext, reference_allocation
+from planner.loop.engines import plan_engines, settle_engines
 from planner.plans.document import (
     FrontPoint,
     GuidelineLine,
@@ -92,6 +93,7 @@ async def _test(
     waiting = [(TEST_TRIALS + i, a) for i, a in enumerate(labelled)]
     # All or none, for the same reason as in a round of the search: a draw is counted once, for the first that asked.
     if any(a not in known for _, a in waiting):
+        await settle_engines(context)
         results = await context.environment.run_batch(
             [a for _, a in waiting],
             context.splits.test,
@@ -149,6 +151,7 @@ def _document(
         search_examples=len(subject.scores),
         test_score=test,
         test_failed=record.failed,
+        engines=plan_engines(context, subject.allocation),
         rivals=rivals,
         pareto=[
             FrontPoint(trial_no=c.trial_no, allocation=c.allocation.to_json(), predicted_cost=c.cost, score=c.score)

@@ -58,6 +58,9 @@ class StudyContext:
         self.splits: Splits = load_splits(self.spec.data)
         self._pool = BackendPool(self.spec.pipeline.models, tenant=study_id)
         self.backends: Backends = backends or self._pool
+        self.owns_backends = backends is None
+        """Whether models are served as the spec says."""
+
         self.environment = Environment(
             self.spec.pipeline,
             self.spec.budget.plan.unit,
@@ -66,7 +69,12 @@ class StudyContext:
             self.spec.seed,
             CostOptions.of(self.spec.budget.plan),
         )
-        self.insight = InsightProposer(self.space, self.spec.seed, ablation=Ablation.of(self.spec.proposer.ablate))
+        self.insight = InsightProposer(
+            self.space,
+            self.spec.seed,
+            self.spec.proposer.batch,
+            ablation=Ablation.of(self.spec.proposer.ablate),
+        )
         self.accounts = StudyAccounts(archive, study_id, self.spec.budget.proposer)
         self.results = TrialResults(archive, study_id)
         self.proposer = open_proposer(
@@ -82,6 +90,10 @@ class StudyContext:
         """Release backends and the proposer."""
         await self.proposer.close()
         await self._pool.close()
+
+    def serve_as(self, model: str, variant: str) -> None:
+        """See `BackendPool.serve_as`."""
+        self._pool.serve_as(model, variant)
 
     # What the archive says ---------------------------------------------------------------------------------------
 
@@ -227,7 +239,7 @@ def open_proposer(
         return agent
     if kind == "random":
         return RandomProposer(space, spec.seed, spec.proposer.batch)
-    return InsightProposer(space, spec.seed, ablation=Ablation.of(spec.proposer.ablate))
+    return InsightProposer(space, spec.seed, spec.proposer.batch, ablation=Ablation.of(spec.proposer.ablate))
 
 
 def reference_allocation(space: SearchSpace) -> Allocation | None:

@@ -10,6 +10,7 @@ from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
 from planner.history import Guideline, History, RefusedView
 from planner.loop.accounts import REFLECTING, call_record
 from planner.loop.context import StudyContext
+from planner.loop.engines import settle_engines
 from planner.proposers import Exchange, Proposal, Suggestions
 from planner.review import Check, Verdict, review
 
@@ -49,6 +50,7 @@ class Phases:
         affordable = self._reserve(round_, waiting)
         if not affordable:
             return 0
+        await settle_engines(context)
         origin = f"{context.study_id}/round-{round_}"
         results = await context.environment.run_batch(
             [a for _, a in affordable],

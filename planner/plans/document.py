@@ -49,6 +49,24 @@ class StagePlan(_Document):
     why: str
 
 
+class EngineLine(_Document):
+    """How the fleet serves a model of the plan."""
+
+    model: str
+    served: str
+    """The fleet's model or variant; its name states the knobs that the search chose."""
+
+    knobs: dict[str, int | bool | str | None]
+    tokens_per_second: dict[str, float]
+    """Medians of the variants that answer alike, which were compared by speed; empty where none were open."""
+
+    not_told_apart: list[str]
+    """Variants whose measured range overlaps the chosen one's."""
+
+    command: str
+    """How its server was started, but for the port and the devices, which the fleet gives when it starts one."""
+
+
 class Rival(_Document):
     """Something the plan was compared with on the sealed test split, example by example."""
 
@@ -166,6 +184,9 @@ class PlanDocument(_Document):
 
     test_failed: int = 0
     """Test examples whose model calls failed; they are in no score."""
+
+    engines: list[EngineLine] = Field(default_factory=list)
+    """Of the plan's models that a fleet serves."""
 
     rivals: list[Rival]
     pareto: list[FrontPoint]

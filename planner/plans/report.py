@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, PackageLoader, select_autoescape
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
@@ -30,7 +31,7 @@ def write_report(archive: Archive, study_id: str, out: Path) -> list[Path]:
         out: folder, made where missing.
 
     Returns:
-        Paths of plan.yaml, report.json and report.html.
+        Paths of plan.yaml, report.json and report.html, and of fleet.yaml where a fleet serves the plan's models.
 
     Raises:
         NotFound: the study has no plan.
@@ -45,6 +46,7 @@ def write_report(archive: Archive, study_id: str, out: Path) -> list[Path]:
         "report.json": json.dumps(data, indent=2, ensure_ascii=False),
         "report.html": report_html(archive, study_id, document, trials, ladders),
     }
+    contents |= _fleet_file(document)
     paths: list[Path] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -59,6 +61,28 @@ def write_report(archive: Archive, study_id: str, out: Path) -> list[Path]:
             f"cannot write the report to {out}: {error}; the study is safe in the archive, export it again elsewhere"
         ) from error
     return paths
+
+
+def _fleet_file(document: PlanDocument) -> dict[str, str]:
+    """A fleet file that serves the plan's models with the knobs the search chose.
+
+    Nothing where no fleet is set, or its file no longer has these models: the plan still says what served them.
+    """
+    if not document.engines:
+        return {}
+    # Imported here: only studies on a fleet need one.
+    from env.fleet.load import FLEET_VARIABLE, configured_fleet
+    from env.fleet.variants import plan_file
+
+    if not os.environ.get(FLEET_VARIABLE):
+        return {}
+    names = list(dict.fromkeys(engine.served for engine in document.engines))
+    head = f"# Serves the plan of study {document.provenance.study_id}: apportion fleet up fleet.yaml\n"
+    try:
+        content = plan_file(configured_fleet(), names)
+    except ApportionError:
+        return {}
+    return {"fleet.yaml": head + yaml.safe_dump(content, sort_keys=False)}
 
 
 def report_data(
@@ -83,6 +107,8 @@ def report_data(
                 "new_draws": t.spend.new_draws,
                 "reused_draws": t.spend.reused_draws,
                 "failed": t.failed,
+                "seconds": t.spend.seconds,
+                "load_seconds": t.spend.load_seconds,
                 "ladder": _ladder_data(ladders, t.trial_no),
                 "curves": {
                     stage: [{"k": p.k, "score": p.score, "coverage": p.coverage} for p in points]

@@ -95,6 +95,9 @@ class Suggestions:
 
     proposals: tuple[Proposal, ...]
     exchanges: tuple[Exchange, ...] = ()
+    expected_gain: float | None = None
+    """Expected improvement in score over the best trial, of the most promising allocation that has not run; None where
+    the proposer does not know."""
 
 
 class Proposer(Protocol):

@@ -2,45 +2,76 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm
+from numpy.typing import NDArray
 
 from env.allocation import Allocation
 from planner.history import History, RefusedView
 from planner.proposers._base import Proposal, Reflection, Suggestions
 from planner.proposers.ablation import NOTHING, Ablation
+from planner.proposers.candidates import Candidates
 from planner.proposers.guidelines import insight_guidelines
-from planner.proposers.initial import initial_trials
-from planner.proposers.surrogate import Array, Observation, Surrogate, from_log, observations, to_log
-from planner.space import MAX_ENUMERATED, SearchSpace
+from planner.proposers.observations import from_log, observations
+from planner.proposers.spending import NewDraws
+from planner.proposers.stage_tables import Array, StageTables
+from planner.proposers.surrogate import Surrogate
+from planner.proposers.threads import one_thread
+from planner.space import SearchSpace
 
-MAX_CANDIDATES = 20_000
-"""Allocations scored in a round; larger spaces are sampled, and the neighbours of the best always kept."""
+SHORTLIST = 240
+"""Candidates whose joint posterior is sampled; the others cannot compete."""
 
-FANTASY_NOISE = 0.02
+OPTIMISM = 1.5
+"""Posterior deviations added to the mean when the shortlist is drawn up."""
+
+TRIED = 20
+"""Best trials sampled along with the candidates: what a candidate must beat."""
+
+SAMPLES = 512
+"""Joint draws of the shortlist's scores."""
+
+CLOSE = 0.01
+"""Score below the optimum that is good enough."""
+
+GAIN_SHARE = 0.3
+"""Weight of a unit of expected improvement beside the probability of coming close."""
+
+THRIFT = 0.1
+"""Exponent of the price of a candidate's new draws: 0 counts trials only, 1 draws only."""
 
 
 class InsightProposer:
-    """Initial trials by insight 1, then expected relative improvement over a surrogate of trials and k-curves.
+    """Asks which trial is most likely to end the search, under a surrogate with the insights as structure.
 
-    The surrogate carries the insights as structure: what each stage's model is worth (1), gains that saturate in k (2),
-    interaction between stages under one budget (3). A batch is filled one by one, each choice taken for granted at its
-    predicted score before the next ("kriging believer", Ginsbourger et al. 2010), so that it spreads.
+    The surrogate carries what each stage's model is worth (1), gains that saturate in k (2), interaction between
+    stages (3), each known from trials and k-curves; before the first trial its prior speaks, so the first allocation
+    is a sensible one already. From joint draws of the scores of all serious candidates, a candidate's value is the
+    probability that it lies within `CLOSE` of the best where no trial does yet, and a share of its expected
+    improvement, divided by a power of what its new draws cost: settings that the bank holds draws of come cheap.
+    A batch is filled so that its members end the search in different draws.
+
+    Args:
+        space: what may be proposed.
+        seed: of the posterior draws.
+        batch: size of the first batch.
+        ablation: parts of the method to do without.
     """
 
     kind = "insight"
 
-    def __init__(self, space: SearchSpace, seed: int, *, ablation: Ablation = NOTHING) -> None:
+    def __init__(self, space: SearchSpace, seed: int, batch: int = 4, *, ablation: Ablation = NOTHING) -> None:
         self._space = space
         self._seed = seed
+        self._initial = batch
         self._ablation = ablation
+        self._tables = StageTables(space, ablation)
+        self._candidates = Candidates(space, self._tables, seed)
 
     async def initial(self, history: History) -> Suggestions:
         """See `Proposer.initial`."""
-        return Suggestions(initial_trials(self._space))
+        return await self.propose(history, self._initial, ())
 
     async def reflect(self, history: History) -> Reflection:
         """See `Proposer.reflect`."""
@@ -48,76 +79,87 @@ class InsightProposer:
 
     async def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         """See `Proposer.propose`."""
+        with one_thread():
+            return self._proposed(history, count, refused)
+
+    def _proposed(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         taken = history.tried | {r.allocation for r in refused if r.allocation is not None}
-        candidates = [a for a in self._candidates(history) if a not in taken]
-        if not candidates:
-            return Suggestions(())
-        if not history.trials:
-            return Suggestions(tuple(p for p in initial_trials(self._space) if p.allocation not in taken)[:count])
-        return Suggestions(tuple(self._batch(history, candidates, count)))
+        surrogate = self._surrogate(history)
+        near = self._single_changes(history) if self._ablation.without_insight_3 else None
+        found = self._candidates.shortlist(surrogate, history, taken, SHORTLIST, OPTIMISM, near)
+        if not found.allocations:
+            return Suggestions((), expected_gain=0.0)
+        return self._batch(history, surrogate, found.allocations, found.mean, count)
 
     async def close(self) -> None:
         """See `Proposer.close`."""
 
-    def _candidates(self, history: History) -> list[Allocation]:
-        if self._space.size(MAX_ENUMERATED) <= MAX_CANDIDATES:
-            return list(self._space.allocations())
-        generator = random.Random(f"{self._seed}/{history.round}")
-        sampled = self._space.sample(generator, MAX_CANDIDATES // 2)
-        near = [a for t in sorted(history.trials, key=lambda t: -t.score)[:5] for a in self._neighbours(t.allocation)]
-        return list(dict.fromkeys([*near, *sampled]))
+    def _surrogate(self, history: History) -> Surrogate:
+        curves = not (self._ablation.without_insight_2 or self._ablation.without_bank)
+        data = observations(history.trials, curves)
+        return Surrogate(data, tables=self._tables, joint=not self._ablation.without_insight_3)
 
-    def _neighbours(self, allocation: Allocation) -> list[Allocation]:
-        """All feasible changes of one stage, and of two stages at once for the nearest settings."""
-        changed = [
-            allocation.replace(stage, setting) for stage in allocation.stages for setting in self._space.settings[stage]
-        ]
-        return [a for a in changed if self._space.total(a) <= self._space.limit * (1 + 1e-12)]
-
-    def _batch(self, history: History, candidates: list[Allocation], count: int) -> list[Proposal]:
-        data = observations(history.trials)
-        best = float(to_log(max(t.score for t in history.trials)))
-        costs = np.array([self._space.total(a) for a in candidates]) / self._space.limit
-        waiting = [p.allocation for p in history.pending if not p.problem]
-        if waiting:
-            # What is accepted and has not run is taken for granted like a choice of this batch.
-            predicted, _ = Surrogate(data).predict(waiting)
-            data += [Observation(a, float(from_log(m)), FANTASY_NOISE) for a, m in zip(waiting, predicted, strict=True)]
-            best = max(best, float(predicted.max()))
-        proposals: list[Proposal] = []
-        open_ = np.ones(len(candidates), dtype=bool)
-        for _ in range(min(count, len(candidates))):
-            surrogate = Surrogate(data)
-            mean, deviation = surrogate.predict(candidates)
-            gain = expected_improvement(mean, deviation, best)
-            # Among equal gains the cheaper one; far below the noise of any trial.
-            value = np.where(open_, gain - 1e-6 * costs, -np.inf)
-            pick = int(np.argmax(value))
-            open_[pick] = False
-            allocation, expected = candidates[pick], float(from_log(mean[pick]))
-            proposals.append(
-                Proposal(
-                    allocation, "insight", self._reason(history, allocation, expected, float(gain[pick])), expected
-                )
-            )
-            data = [*data, Observation(allocation, expected, FANTASY_NOISE)]
-            best = max(best, float(mean[pick]))
-        return proposals
-
-    def _reason(self, history: History, allocation: Allocation, expected: float, gain: float) -> str:
+    def _single_changes(self, history: History) -> list[Allocation]:
+        """Without insight 3: the best so far with one stage changed."""
         best = history.best
         if best is None:
-            return f"expected {expected:.3f}"
+            return []
+        changed = [
+            best.allocation.replace(stage, setting)
+            for stage in best.allocation.stages
+            for setting in self._space.settings[stage]
+        ]
+        return [a for a in changed if not self._space.faults(a)]
+
+    def _batch(
+        self, history: History, surrogate: Surrogate, candidates: Sequence[Allocation], mean: Array, count: int
+    ) -> Suggestions:
+        generator = np.random.default_rng([self._seed, history.round, len(history.trials), len(history.refused)])
+        # What is accepted and has not run must be beaten too, by what it may turn out to score.
+        tried = [t.allocation for t in sorted(history.trials, key=lambda t: -t.score)[:TRIED]]
+        tried += [p.allocation for p in history.pending if not p.problem]
+        drawn = from_log(surrogate.sample(self._tables.places([*candidates, *tried]), SAMPLES, generator))
+        scores, incumbent = drawn[:, : len(candidates)], drawn[:, len(candidates) :].max(axis=1, initial=0.0)
+        price = NewDraws(history.trials, reused=not self._ablation.without_bank).relative(candidates) ** THRIFT
+        gains = np.maximum(scores - incumbent[:, None], 0.0).mean(axis=0)
+        picks = _pick(scores, incumbent, price, min(count, len(candidates)))
+        proposals = tuple(self._proposal(history, candidates[i], float(mean[i]), float(gains[i])) for i in picks)
+        return Suggestions(proposals, expected_gain=float(gains.max()))
+
+    def _proposal(self, history: History, allocation: Allocation, expected: float, gain: float) -> Proposal:
+        best = history.best
+        if best is None:
+            reason = f"what such models and samples are worth as a rule; expected {expected:.3f}"
+            return Proposal(allocation, "insight", reason, expected)
         changes = [
             f"{stage} {best.allocation[stage]} -> {allocation[stage]}"
             for stage in allocation.stages
             if allocation[stage] != best.allocation[stage]
         ]
-        return f"from the best so far: {'; '.join(changes)}; expected {expected:.3f}, expected gain {100 * gain:.1f}%"
+        reason = f"from the best so far: {'; '.join(changes)}; expected {expected:.3f}, expected gain {gain:.4f}"
+        return Proposal(allocation, "insight", reason, expected)
 
 
-def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
-    """Expected improvement over `best` (Jones et al. 1998), shape (n,)."""
-    z = (mean - best) / deviation
-    improvement: Array = deviation * (z * norm.cdf(z) + norm.pdf(z))
-    return improvement
+def _pick(scores: Array, incumbent: Array, price: Array, count: int) -> list[int]:
+    """Fill a batch greedily: each member ends the search in draws where none before it does.
+
+    Args:
+        scores: draws of the candidates' scores, shape (draws, candidates).
+        incumbent: best score of what was tried, by draw.
+        price: by candidate; its value is divided by it.
+        count: how many to pick.
+    """
+    best = np.maximum(scores.max(axis=1), incumbent)
+    close: NDArray[np.bool_] = scores >= best[:, None] - CLOSE
+    open_ = incumbent < best - CLOSE
+    free = np.ones(scores.shape[1], dtype=bool)
+    picks: list[int] = []
+    for _ in range(count):
+        gain = np.maximum(scores - incumbent[:, None], 0.0).mean(axis=0)
+        value = ((close & open_[:, None]).mean(axis=0) + GAIN_SHARE * gain) / price
+        pick = int(np.argmax(np.where(free, value, -np.inf)))
+        picks.append(pick)
+        free[pick] = False
+        open_ &= ~close[:, pick]
+        incumbent = np.maximum(incumbent, scores[:, pick])
+    return picks

@@ -1,4 +1,4 @@
-"""A Gaussian process over allocations: what a setting not yet tried is expected to score, and how sure that is.
+"""What an allocation not yet tried is expected to score, and how sure that is: a Gaussian process made for stages.
 
 Stages multiply: an answer is right where every stage was, so a weak stage scales what the others can do. On the
 logarithm of the score that product is a sum, which a few trials a stage are enough to learn.
@@ -7,181 +7,354 @@ logarithm of the score that product is a sum, which a few trials a stage are eno
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
 from itertools import product
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from env.allocation import Allocation
-from planner.history import TrialView
+from planner.proposers.observations import OFFSET, Observation, from_log, to_log
+from planner.proposers.stage_tables import Array, Kernels, Places, Spreads, StageTables
+from planner.space import SearchSpace
 
-Array = NDArray[np.float64]
+__all__ = ["Posterior", "Surrogate", "from_log", "to_log"]
 
-OFFSET = 0.05
-"""Added to a score before its logarithm is taken: scores near 0 differ by noise, which must not be magnified."""
+VAGUE = 1.0
+"""Prior variance of the overall level, in squared log-score."""
 
-MODEL_SPREAD = (0.5, 1.2)
-"""Standard deviations tried for what a stage's model is worth, in log-score; chosen by evidence, like the next two."""
+LEVEL = float(np.log(0.5 + OFFSET))
 
-GAIN_SPREAD = (0.2, 0.5)
-"""For what many samples gain over one."""
+DISCORD = 0.5
+"""How far a stage's own score may depart from what the stage is worth to the end, as a share of the latter's spread."""
 
-JOINT_SPREAD = (0.05, 0.25)
-"""For what settings of several stages do together beyond their product."""
+JITTER = 1e-7
 
-EXPECTED_GAIN = 0.15
-"""Prior mean of what unlimited samples gain over one at a stage, in log-score: samples are more likely to help."""
+LEAST_WEIGHT = 0.03
+"""Hypotheses less likely than this are left out of predictions."""
 
-SAME_MODEL, SAME_GAIN, SAME_STRATEGY = 0.3, 0.5, 0.7
-"""Correlation kept between different models' worth, different models' gains, and different strategies' gains."""
-
-BEND = 0.35
-"""Length scale in 1 / sqrt(k) of the bends of a gain curve: k = 1 to 2 is 0.29, 16 to 32 is 0.07."""
-
-SHARED_NOISE = 0.5
-"""Noise of a trial's score against other trials on the same examples, as a share of its standard error: the examples
-are shared, what the stages happened to draw for them is not."""
-
-LEAST_NOISE = 0.003
-
-MISSING_NOISE = 0.3
-"""Standard deviation of what an outcome without downstream draws scores, as a share of what the others do."""
-
-LEAST_COVERAGE = 0.8
-
-VAGUE = 100.0
-"""Prior variance of the overall level, in squared log-score: nothing is assumed of it."""
+MOST_SAMPLED = 5
+"""Hypotheses that joint draws come from, and that a screening looks at."""
 
 
-@dataclass(frozen=True)
-class Observation:
-    """A score that was seen, with the noise it carries."""
+CARRIES = (0.0, 1.0)
+"""Whether a stage's own score holds what the stages before are worth: tried where there are such scores."""
 
-    allocation: Allocation
-    score: float
-    noise: float
+TRUSTS = (0.0, 0.6, 0.95)
+"""How far earlier studies may be like this one: tried where there are any."""
 
 
-def observations(trials: Sequence[TrialView]) -> list[Observation]:
-    """Trials and the points of their k-curves that rest on enough coverage; one each, the least noisy kept."""
-    seen: dict[Allocation, Observation] = {}
-    for trial in trials:
-        seen[trial.allocation] = Observation(trial.allocation, trial.score, _noise(trial))
-    for trial in trials:
-        for stage, points in trial.curves.items():
-            for point in points:
-                if point.coverage < LEAST_COVERAGE:
-                    continue
-                old = trial.allocation[stage]
-                allocation = trial.allocation.replace(stage, old.with_samples(point.samples))
-                noise = float(np.hypot(_noise(trial), MISSING_NOISE * point.score * point.missing))
-                if allocation not in seen or seen[allocation].noise > noise:
-                    seen[allocation] = Observation(allocation, point.expected, noise)
-    return list(seen.values())
+def hypotheses(stage_scores: bool = False, past: bool = False) -> tuple[Spreads, ...]:
+    """Pipelines whose models differ much or little, whose samples pay much or little, with and without interaction.
 
-
-def _noise(trial: TrialView) -> float:
-    return max(LEAST_NOISE, SHARED_NOISE * trial.standard_error)
-
-
-def to_log(score: Array | float) -> Array:
-    """``log(score + OFFSET)``, the scale on which stages add up."""
-    return np.asarray(np.log(np.asarray(score) + OFFSET))
-
-
-def from_log(value: Array | float) -> Array:
-    """The score behind a value of `to_log`, within 0 and 1."""
-    return np.asarray(np.clip(np.exp(np.asarray(value)) - OFFSET, 0.0, 1.0))
+    Args:
+        stage_scores: whether stages' own scores are seen.
+        past: whether earlier studies are.
+    """
+    spreads = product(
+        (0.6, 1.3), (0.6, 1.3), (0.03, 0.12), (0.005,) if past else (0.002, 0.01),
+        CARRIES if stage_scores else (0.0,), TRUSTS if past else (0.0,),
+    )  # fmt: skip
+    return tuple(
+        Spreads(0.12 * models, 0.15 * models, 0.15 * samples, 0.12 * samples, joint, own, carry, trust)
+        for models, samples, joint, own, carry, trust in spreads
+    )
 
 
 class Surrogate:
     """Gaussian process on log-scores (`to_log`) with a kernel made for stages.
 
     The log-score is a level, plus for each stage what its model is worth with one sample (insight 1), plus what more
-    samples gain, plus what the stages' settings do together (insight 3). The gain is a random function of
-    ``x = 1 / sqrt(k)`` that is 0 at k = 1 and saturates (insight 2): its kernel is ``(1 - x)(1 - x')`` times one half
-    plus half a squared exponential. What one model or strategy gains says something about what another would
-    (`SAME_GAIN`, `SAME_STRATEGY`). The three spreads are picked by marginal likelihood, the level integrated out
-    (Rasmussen and Williams 2006, eq. 2.30 and 2.45).
+    samples gain (insight 2), plus what the stages' settings do together (insight 3), plus what one allocation has for
+    itself. Worth grows with the logarithm of the model's size by a slope that is the stage's own. The gain is a
+    random function of ``x = 1 / sqrt(k)`` that is 0 at k = 1. How strong each part is, is averaged over `hypotheses`
+    by their marginal likelihood (Rasmussen and Williams 2006, eq. 2.30 and 5.8). Where stages have scores of their
+    own, these are further observations: a stage's part of the sum and something of its own, and perhaps the parts of
+    the stages before.
+
+    Args:
+        data: what was seen; may be empty, then the prior speaks.
+        space: gives the sizes of models, where no tables are given; without it all count as equally large.
+        tables: of the study, kept between rounds.
+        joint: whether settings of several stages may do something together (insight 3).
     """
 
-    def __init__(self, data: Sequence[Observation]) -> None:
-        if not data:
-            raise ValueError("a surrogate needs at least one observation")
-        self._codes: dict[tuple[str, str, str], int] = {}
-        self._x = self._encode([o.allocation for o in data])
-        scores = np.array([o.score for o in data])
-        values = to_log(scores) - _expected_gain(self._x)
-        # The noise of log(score + OFFSET) is that of the score over (score + OFFSET), to first order.
-        noise = np.array([o.noise for o in data]) / (scores + OFFSET)
-        parts = _kernels(self._x, self._x)
-        best: tuple[float, Any, Any, float, Any] | None = None
-        for spreads in product(MODEL_SPREAD, GAIN_SPREAD, JOINT_SPREAD):
-            root = np.linalg.cholesky(_weighted(parts, spreads) + np.diag(noise**2 + 1e-6))
-            white = np.linalg.solve(root, np.stack([np.ones_like(values), values], axis=1))
-            level = float(white[:, 0] @ white[:, 1] / (white[:, 0] @ white[:, 0] + 1 / VAGUE))
-            rest = white[:, 1] - level * white[:, 0]
-            evidence = float(-0.5 * rest @ rest - np.log(np.diag(root)).sum())
-            if best is None or evidence > best[0]:
-                best = (evidence, spreads, root, level, np.linalg.solve(root.T, rest))
-        assert best is not None
-        _, self._spreads, self._root, self._level, self._weights = best
+    def __init__(
+        self,
+        data: Sequence[Observation],
+        space: SearchSpace | None = None,
+        tables: StageTables | None = None,
+        joint: bool = True,
+    ) -> None:
+        self.tables = tables or StageTables(space)
+        tried = hypotheses(any(o.stage is not None for o in data), any(o.study for o in data))
+        if not joint:
+            tried = tuple(dict.fromkeys(replace(h, joint=0.0) for h in tried))
+        x = self.tables.places([o.allocation for o in data])
+        self._evidence = _Evidence(data, x, self.tables) if data else None
+        self.posteriors = tuple(Posterior(h, self._evidence) for h in tried)
+        logs = np.array([p.log_evidence for p in self.posteriors])
+        weights = np.exp(logs - logs.max())
+        self.weights: Array = weights / weights.sum()
+
+    @property
+    def trust(self) -> float:
+        """How far earlier studies are believed, after what was seen: expected correlation with this one, 0 to 1."""
+        return float(sum(w * p.spreads.trust for p, w in zip(self.posteriors, self.weights, strict=True)))
+
+    def likely(self, most: int | None = None) -> list[tuple[Posterior, float]]:
+        """Posteriors that carry weight, and their weights, which sum to 1; likeliest first."""
+        order = [i for i in np.argsort(-self.weights) if self.weights[i] > LEAST_WEIGHT][:most]
+        total = float(self.weights[order].sum())
+        return [(self.posteriors[i], float(self.weights[i]) / total) for i in order]
 
     def predict(self, allocations: Sequence[Allocation]) -> tuple[Array, Array]:
         """Posterior mean and standard deviation of each allocation's log-score (`to_log`), shape (n,) each."""
-        x = self._encode(allocations)
-        cross = _weighted(_kernels(x, self._x), self._spreads)
-        mean = self._level + _expected_gain(x) + cross @ self._weights
-        solved = np.linalg.solve(self._root, cross.T)
-        variance = np.clip(_variances(x, self._spreads) - (solved**2).sum(axis=0), 1e-10, None)
-        return np.asarray(mean), np.asarray(np.sqrt(variance))
+        return self.predict_places(self.tables.places(allocations))
 
-    def _encode(self, allocations: Sequence[Allocation]) -> Array:
-        """Shape (n, stages, 3): model code, strategy code, 1 / sqrt(k)."""
-        rows = []
-        for allocation in allocations:
-            row = []
-            for stage, s in allocation.settings:
-                model = self._codes.setdefault((stage, "model", s.model), len(self._codes))
-                # One sample is the same draw under every strategy.
-                named = f"{s.strategy if s.samples > 1 else ''}{s.knobs or ''}"
-                strategy = self._codes.setdefault((stage, "strategy", named), len(self._codes))
-                row.append((float(model), float(strategy), s.samples**-0.5))
-            rows.append(row)
-        return np.array(rows, dtype=np.float64)
+    def predict_places(self, x: Places) -> tuple[Array, Array]:
+        """`predict` for allocations given by the places of their settings."""
+        ends = _Ends(self.tables, x, self._evidence)
+        return _mixed([(posterior.predict(ends), weight) for posterior, weight in self.likely()])
 
+    def screen(self, x: Places) -> tuple[Array, Array]:
+        """`predict_places` without what stages do together and what one allocation has for itself: fast for many."""
+        settings, columns = zip(*(np.unique(x[:, i], return_inverse=True) for i in range(x.shape[1])), strict=True)
+        at = np.stack(columns, axis=1)
+        return _mixed([(self.additive(p, settings).predict(at), weight) for p, weight in self.likely(MOST_SAMPLED)])
 
-Spreads = tuple[float, float, float]
-"""Of a model's worth, of the gain from samples, and of what stages do together."""
+    def sample(self, x: Places, count: int, generator: np.random.Generator, hypotheses: int = MOST_SAMPLED) -> Array:
+        """Joint draws of the log-scores of allocations, shape (count, n).
 
+        Args:
+            x: the allocations, as places.
+            count: of draws.
+            generator: of randomness.
+            hypotheses: how many to draw from, picked by systematic resampling of their weights; each costs a
+                factorisation.
+        """
+        ends = _Ends(self.tables, x, self._evidence)
+        marks = (generator.random() + np.arange(hypotheses)) / hypotheses
+        picked = np.minimum(np.searchsorted(np.cumsum(self.weights), marks), len(self.weights) - 1)
+        shares = np.diff(np.linspace(0, count, hypotheses + 1).astype(np.int64))
+        wanted = np.bincount(picked, shares, len(self.weights)).astype(np.int64)
+        drawn = [p.sample(ends, int(n), generator) for p, n in zip(self.posteriors, wanted, strict=True) if n]
+        return np.concatenate(drawn)
 
-def _expected_gain(x: Array) -> Array:
-    return np.asarray(EXPECTED_GAIN * (1 - x[:, :, 2]).sum(axis=1))
-
-
-def _kernels(left: Array, right: Array) -> tuple[Array, Array, Array]:
-    """Unscaled kernels of worth, gain and joint effect, shape (n, m) each."""
-    worth = np.zeros((len(left), len(right)))
-    gain, joint = np.zeros_like(worth), np.ones_like(worth)
-    for stage in range(left.shape[1]):
-        a, b = left[:, stage], right[:, stage]
-        model = a[:, None, 0] == b[None, :, 0]
-        strategy = a[:, None, 1] == b[None, :, 1]
-        close = np.exp(-0.5 * ((a[:, None, 2] - b[None, :, 2]) / BEND) ** 2)
-        worth += np.where(model, 1.0, SAME_MODEL)
-        alike = np.where(model, 1.0, SAME_GAIN) * np.where(strategy, 1.0, SAME_STRATEGY)
-        gain += alike * np.outer(1 - a[:, 2], 1 - b[:, 2]) * 0.5 * (1 + close)
-        joint *= np.where(model, 1.0, SAME_GAIN) * np.where(strategy, 1.0, SAME_STRATEGY) * close
-    return worth, gain, joint
+    def additive(self, posterior: Posterior, settings: Sequence[Places]) -> Additive:
+        """The part of a posterior that is a sum over stages, for settings given by stage as places."""
+        return Additive(posterior, self.tables, self._evidence, settings)
 
 
-def _weighted(parts: tuple[Array, Array, Array], spreads: Spreads) -> Array:
-    return np.asarray(sum(spread**2 * part for spread, part in zip(spreads, parts, strict=True)))
+def _mixed(parts: list[tuple[tuple[Array, Array], float]]) -> tuple[Array, Array]:
+    """Mean and deviation of a mixture of normals, given by (mean, variance) and weight."""
+    mean = np.asarray(sum(weight * m for (m, _), weight in parts))
+    square = np.asarray(sum(weight * (v + m**2) for (m, v), weight in parts))
+    return mean, np.sqrt(np.clip(square - mean**2, 1e-12, None))
 
 
-def _variances(x: Array, spreads: Spreads) -> Array:
-    """Prior variance of each allocation: the diagonal of `_kernels`."""
-    worth, gain, joint = spreads
-    return np.asarray(worth**2 * x.shape[1] + gain**2 * ((1 - x[:, :, 2]) ** 2).sum(axis=1) + joint**2)
+class _Evidence:
+    """Observations, and what every hypothesis makes of them alike."""
+
+    def __init__(self, data: Sequence[Observation], x: Places, tables: StageTables) -> None:
+        scores = np.array([o.score for o in data])
+        self.x = x
+        stage = np.array([-1 if o.stage is None else o.stage for o in data])
+        self.end = stage < 0
+        matched = np.array([o.matched or (True,) * x.shape[1] for o in data], dtype=bool).reshape(x.shape)
+        self._matched = matched.astype(np.float64)
+        self.whole = self.end & matched.all(axis=1)
+        """End scores of known allocations."""
+        study, level = np.array([o.study for o in data]), np.array([o.level for o in data])
+        self.same_study = study[:, None] == study[None, :]
+        self.level = (level[:, None] == level[None, :]) & np.outer(self.end, self.end)
+        self.here = study == ""
+        position = np.arange(x.shape[1])
+        self.of_stage = (stage[:, None] == position[None, :]).astype(np.float64)
+        self._before = (stage[:, None] > position[None, :]).astype(np.float64)
+        self.kernels = [tables.kernels(i, x[:, i], x[:, i]) for i in range(x.shape[1])]
+        self.together = _Together(self.kernels, x, x)
+        self.means = [tables.mean(i, x[:, i]) for i in range(x.shape[1])]
+        self.values = to_log(scores) - LEVEL
+        # The noise of log(score + OFFSET) is that of the score over (score + OFFSET), to first order.
+        scale = 1 / (np.maximum(scores, 0.0) + OFFSET)
+        own, shared = (np.array([getattr(o, name) for o in data]) * scale for name in ("noise", "shared"))
+        trial = np.array([o.trial for o in data])
+        of_one = (trial[:, None] == trial[None, :]) & (trial[:, None] >= 0) & self.same_study
+        self.noise = np.diag(own**2 + JITTER) + np.where(of_one, np.outer(shared, shared), 0.0)
+
+    def shares(self, carry: float) -> Array:
+        """How much of each stage's part an observation holds, shape (n, stages)."""
+        return np.where(self.end[:, None], self._matched, self.of_stage + carry * self._before)
+
+    def alike(self, trust: float) -> Array:
+        """Correlation between studies of what settings are worth, shape (n, n)."""
+        return np.where(self.same_study, 1.0, trust)
+
+
+class _Together:
+    """Kernels over whole allocations: what stages do together, and what one allocation has for itself."""
+
+    def __init__(self, kernels: Sequence[Kernels], left: Places, right: Places) -> None:
+        self._joint = np.prod([k.joint for k in kernels], axis=0)
+        self._same = (left[:, None, :] == right[None, :, :]).all(axis=2)
+
+    def covariance(self, spreads: Spreads) -> Array:
+        return np.asarray(spreads.joint**2 * self._joint + spreads.own**2 * self._same)
+
+
+class _Ends:
+    """Allocations whose end scores are asked for, and how they relate to the observations under any hypothesis."""
+
+    def __init__(self, tables: StageTables, x: Places, evidence: _Evidence | None) -> None:
+        self.evidence = evidence
+        stages = range(x.shape[1])
+        self.mean = LEVEL + sum((tables.mean(i, x[:, i]) for i in stages), np.zeros(len(x)))
+        self._tables, self._x = tables, x
+        if evidence is not None:
+            self._cross = [tables.kernels(i, x[:, i], evidence.x[:, i]) for i in stages]
+            self._cross_together = _Together(self._cross, x, evidence.x)
+
+    def cross(self, posterior: Posterior) -> Array:
+        """Prior covariance with the observations, shape (n, observations)."""
+        assert self.evidence is not None
+        spreads, seen = posterior.spreads, self.evidence
+        total = self._cross_together.covariance(spreads) * seen.whole[None, :]
+        for i, kernels in enumerate(self._cross):
+            total += kernels.worth(spreads) * posterior.shares[None, :, i]
+        return np.asarray(total * posterior.trusts[None, :] + VAGUE * (seen.end & seen.here)[None, :])
+
+    def variance(self, spreads: Spreads) -> Array:
+        """Prior variance, shape (n,)."""
+        total = np.full(len(self._x), VAGUE + spreads.joint**2 + spreads.own**2)
+        for i in range(self._x.shape[1]):
+            found, to = np.unique(self._x[:, i], return_inverse=True)
+            total += np.diag(self._tables.kernels(i, found, found).worth(spreads))[to]
+        return total
+
+    @cached_property
+    def _own(self) -> list[Kernels]:
+        return [self._tables.kernels(i, self._x[:, i], self._x[:, i]) for i in range(self._x.shape[1])]
+
+    @cached_property
+    def _own_together(self) -> _Together:
+        return _Together(self._own, self._x, self._x)
+
+    def covariance(self, spreads: Spreads) -> Array:
+        """Prior covariance, shape (n, n)."""
+        total = VAGUE + self._own_together.covariance(spreads)
+        for kernels in self._own:
+            total += kernels.worth(spreads)
+        return np.asarray(total)
+
+
+class Posterior:
+    """What is believed under one hypothesis."""
+
+    def __init__(self, spreads: Spreads, evidence: _Evidence | None) -> None:
+        self.spreads = spreads
+        self.log_evidence = 0.0
+        if evidence is None:
+            return
+        self.shares = evidence.shares(spreads.carry)
+        self.trusts = np.where(evidence.here, 1.0, spreads.trust)
+        alike = evidence.alike(spreads.trust)
+        covariance = evidence.noise + VAGUE * evidence.level
+        covariance += np.outer(evidence.whole, evidence.whole) * alike * evidence.together.covariance(spreads)
+        values = evidence.values
+        for i, kernels in enumerate(evidence.kernels):
+            worth, of_stage = kernels.worth(spreads), evidence.of_stage[:, i]
+            covariance = covariance + alike * worth * np.outer(self.shares[:, i], self.shares[:, i])
+            if of_stage.any():
+                covariance += np.outer(of_stage, of_stage) * (VAGUE + DISCORD**2 * worth)
+            values = values - self.shares[:, i] * evidence.means[i]
+        self._root = np.linalg.cholesky(covariance)
+        white = self.reduce(values)
+        self.log_evidence = float(-0.5 * white @ white - np.log(np.diag(self._root)).sum())
+        self.weights: Array = solve_triangular(self._root.T, white, lower=False, check_finite=False)
+
+    def reduce(self, covariance: Array) -> Array:
+        """``V`` of a covariance with the observations, (observations, ...): what they explain is ``V.T @ V``."""
+        return np.asarray(solve_triangular(self._root, covariance, lower=True, check_finite=False))
+
+    def predict(self, ends: _Ends) -> tuple[Array, Array]:
+        """Posterior mean and variance of log-scores, shape (n,) each."""
+        variance = ends.variance(self.spreads)
+        if ends.evidence is None:
+            return ends.mean, variance
+        cross = ends.cross(self)
+        explained = (self.reduce(cross.T) ** 2).sum(axis=0)
+        return ends.mean + cross @ self.weights, np.clip(variance - explained, 1e-10, None)
+
+    def sample(self, ends: _Ends, count: int, generator: np.random.Generator) -> Array:
+        """Joint draws of log-scores, shape (count, n)."""
+        mean, covariance = ends.mean, ends.covariance(self.spreads)
+        if ends.evidence is not None:
+            cross = ends.cross(self)
+            reduced = self.reduce(cross.T)
+            mean, covariance = mean + cross @ self.weights, covariance - reduced.T @ reduced
+        root = np.linalg.cholesky(covariance + 10 * JITTER * np.eye(len(mean)))
+        return np.asarray(mean + generator.standard_normal((count, len(mean))) @ root.T)
+
+
+class Additive:
+    """A posterior's level and sum over stages: a normal distribution over what each setting is worth.
+
+    Args:
+        posterior: what is believed.
+        settings: by stage, the settings looked at, as places.
+    """
+
+    def __init__(
+        self, posterior: Posterior, tables: StageTables, evidence: _Evidence | None, settings: Sequence[Places]
+    ) -> None:
+        self._level = LEVEL
+        self._means: list[Array] = []
+        self._covariances: list[Array] = []
+        self._reduced: list[Array] = []
+        if evidence is not None:
+            cross = VAGUE * (evidence.end & evidence.here).astype(np.float64)
+            self._level += float(cross @ posterior.weights)
+            self._reduced.append(posterior.reduce(cross)[:, None])
+        for i, places in enumerate(settings):
+            self._means.append(tables.mean(i, places))
+            self._covariances.append(tables.kernels(i, places, places).worth(posterior.spreads))
+            if evidence is not None:
+                kernels = tables.kernels(i, places, evidence.x[:, i])
+                cross = kernels.worth(posterior.spreads) * (posterior.shares[:, i] * posterior.trusts)[None, :]
+                self._means[-1] = self._means[-1] + cross @ posterior.weights
+                self._reduced.append(posterior.reduce(cross.T))
+
+    def predict(self, at: Places) -> tuple[Array, Array]:
+        """Mean and variance of sums, of allocations given by their positions in `settings`, shape (n,) each."""
+        mean, variance = np.full(len(at), self._level), np.full(len(at), VAGUE)
+        columns = [np.zeros(len(at), dtype=np.int64), *at.T]
+        for stage, column in enumerate(at.T):
+            mean += self._means[stage][column]
+            variance += np.diag(self._covariances[stage])[column]
+        for i, a in enumerate(columns if self._reduced else ()):
+            for j in range(i + 1):
+                shared = (self._reduced[i].T @ self._reduced[j])[a, columns[j]]
+                variance -= shared if i == j else 2 * shared
+        return mean, np.clip(variance, 1e-10, None)
+
+    def sample(self, count: int, generator: np.random.Generator) -> list[Array]:
+        """Joint draws of what each setting is worth, by stage, shape (count, settings) each.
+
+        Drawn from the whole posterior covariance: one factorisation of as many rows as there are settings.
+        """
+        count_ = sum(len(m) for m in self._means)
+        covariance = np.zeros((count_, count_))
+        if self._reduced:
+            reduced = np.concatenate(self._reduced[1:], axis=1)
+            covariance -= reduced.T @ reduced
+        start = 0
+        for block in self._covariances:
+            end = start + len(block)
+            covariance[start:end, start:end] += block
+            start = end
+        covariance[np.diag_indices_from(covariance)] += 10 * JITTER
+        root = np.linalg.cholesky(covariance)
+        drawn = np.concatenate(self._means) + generator.standard_normal((count, start)) @ root.T
+        return np.split(drawn, np.cumsum([len(m) for m in self._means])[:-1], axis=1)

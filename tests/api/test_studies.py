@@ -188,6 +188,8 @@ def test_trials_proposals_and_guidelines_are_readable(service: Service, finished
     trials = service.http.get(f"{base}/trials").json()
     assert {trial["split"] for trial in trials} == {"search", "test"}
     trial = service.http.get(f"{base}/trials/1").json()
+    assert trial["seconds"] > 0
+    assert trial["load_seconds"] == 0, "models in this process have no servers to load"
     assert len(trial["evidence"]) == 10
     assert {e["status"] for e in trial["evidence"]} == {"scored"}
     proposals = service.http.get(f"{base}/proposals").json()

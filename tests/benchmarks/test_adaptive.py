@@ -17,14 +17,13 @@ from benchmarks.adaptive.pools import MODELS, PROBE_TOKENS, TICK, Recording, loa
 from benchmarks.adaptive.replay import Controller, random_orders, replay
 from benchmarks.adaptive.selection import score
 from env.strategies.stopping import (
-    NO_ANSWER,
     AdaptiveConsistency,
     FixedSamples,
-    Ints,
     ProbeCut,
     TrendRule,
     WindowConsistency,
 )
+from env.strategies.tallies import NO_ANSWER, Ints
 from tests.env.backends.pools import write_rows
 
 QUESTIONS, DRAWS, PROBES = 6, 24, 14

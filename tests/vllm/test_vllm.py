@@ -16,7 +16,18 @@ from typing import Any
 import pytest
 import yaml
 
-from env.backends import Backend, Draw, DrawRequest, Failed, Message, OpenAIBackend, Sampling, Settled, TorchBackend
+from env.backends import (
+    Backend,
+    Draw,
+    DrawRequest,
+    Failed,
+    Message,
+    OpenAIBackend,
+    Sampling,
+    ScoreRequest,
+    Settled,
+    TorchBackend,
+)
 from env.embedded import checkpoint_path, ledger_examples
 from env.embedded.prompts import retrieve_prompt
 from env.fleet import Fleet
@@ -177,6 +188,79 @@ async def test_an_engine_frozen_behind_a_healthy_page_is_found_and_replaced(flee
     assert not group_members(first.pid)
     await drawn(backend, DrawRequest(prompts(1)[0], Sampling(max_tokens=4), (1,)))
     await backend.close()
+
+
+async def scored(backend: Backend, requests: list[ScoreRequest]) -> list[float]:
+    found = [outcome async for outcome in backend.score(requests)]
+    assert all(isinstance(one, Settled) for one in found), found
+    values = {one.position: one.draws[0].score for one in found}
+    await backend.close()
+    scores = [values[place] for place in range(len(requests))]
+    return [score for score in scores if score is not None]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (
+            [],
+            [
+                {"api": "classify"},
+                {"api": "classify", "scores": "logit"},
+                {"api": "pooling"},
+                {"api": "reward", "rewards": "outcome"},
+            ],
+        ),
+        # One row a token: the last one is the whole reply's score.
+        (["--pooler-config.task", "token_classify"], [{"api": "reward", "rewards": "process"}]),
+    ],
+    ids=["classifier", "process"],
+)
+async def test_a_verifiers_scores_through_vllms_endpoints_are_the_torch_engines(
+    tmp_path: Path, arguments: list[str], asked: list[dict[str, Any]]
+) -> None:
+    file = judge_fleet(tmp_path, arguments)
+    requests = [
+        ScoreRequest((*prompt, Message("assistant", f"w{n} = 7")), partial)
+        for n, prompt in enumerate(prompts(4))
+        for partial in (False, True)
+    ]
+    expected = await scored(TorchBackend(checkpoint_path("verifier"), "cpu"), requests)
+    assert len({round(score, 3) for score in expected}) > 1
+    for how in asked:
+        found = await scored(FleetBackend(file, verifier(**how)), requests)
+        differences = [abs(one - other) for one, other in zip(found, expected, strict=True)]
+        print(f"\n{how}: largest difference {max(differences):.2e}")
+        assert max(differences) < 1e-3, how
+    if not arguments:
+        await _also_as_pairs_and_refused_as_steps(file, requests)
+    close_shared_fleets()
+
+
+async def _also_as_pairs_and_refused_as_steps(file: FleetFile, requests: list[ScoreRequest]) -> None:
+    """Of the same server: /score, and what vLLM says where its pooling task is another."""
+    whole = [request for request in requests if not request.partial]
+    pairs = await scored(FleetBackend(file, verifier(api="score")), whole)
+    assert all(0 <= score <= 1 for score in pairs)
+    assert len(set(pairs)) > 1
+    print(f"\n/score: {pairs}")
+    steps = FleetBackend(file, verifier(api="reward", rewards="process", max_retries=0))
+    [refused] = [outcome async for outcome in steps.score(whole[:1])]
+    assert isinstance(refused, Failed)
+    assert "--pooler-config.task token_classify" in refused.reason
+    await steps.close()
+
+
+def judge_fleet(folder: Path, arguments: list[str]) -> FleetFile:
+    close_shared_fleets()
+    served = vllm_fleet(folder, "s").spec.models["s"].model_dump(mode="json", exclude_unset=True)
+    changed = {"checkpoint": "embedded:verifier", "runner": "pooling", "arguments": [*served["arguments"], *arguments]}
+    return vllm_fleet(folder, models={"judge": served | changed})
+
+
+def verifier(**how: Any) -> FleetModel:
+    return FleetModel.model_validate({"backend": "fleet", "model": "judge"} | how)
 
 
 @pytest.mark.asyncio

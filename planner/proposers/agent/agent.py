@@ -88,7 +88,12 @@ class AgentProposer:
         self._tooled = PromptWriter(space, task, room - self._calls * MAX_RESULT_CHARS, ablation)
 
     async def initial(self, history: History) -> Suggestions:
-        """The initial trials of insight 1; they need no LLM. Without that insight, as many chosen by chance."""
+        """The first trials, which need no LLM: the policy's, which come from insight 1 as its prior.
+
+        Without a policy those of the paper (see `initial_trials`), and without insight 1 as many chosen by chance.
+        """
+        if self._policy is not None:
+            return await self._policy.initial(history)
         trials = initial_trials(self._space)
         if self._ablation.without_insight_1:
             drawn = self._space.sample(random.Random(f"{self._seed}/initial"), len(trials))
@@ -114,10 +119,13 @@ class AgentProposer:
             return Suggestions(())
         if self._policy is None:
             return await self._asked(history, count, refused, ())
-        advice = (await self._policy.propose(history, count, refused)).proposals
+        advised = await self._policy.propose(history, count, refused)
+        advice = advised.proposals
         own = allowance(history, count)
         asked = await self._asked(history, own, refused, advice) if own else Suggestions(())
-        return Suggestions(self._completed(asked.proposals, own, advice, count), asked.exchanges)
+        return Suggestions(
+            self._completed(asked.proposals, own, advice, count), asked.exchanges, expected_gain=advised.expected_gain
+        )
 
     async def close(self) -> None:
         """See `Proposer.close`."""

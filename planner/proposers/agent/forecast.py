@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from env.allocation import Allocation
 from planner.history import History
 from planner.proposers.ablation import NOTHING, Ablation
-from planner.proposers.surrogate import Surrogate, from_log, observations
+from planner.proposers.observations import from_log, observations
+from planner.proposers.stage_tables import StageTables
+from planner.proposers.surrogate import Surrogate
+from planner.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,13 @@ class Forecast:
     high: float
 
 
-def forecasts(history: History, allocations: Sequence[Allocation], ablation: Ablation = NOTHING) -> list[Forecast]:
-    """Of each allocation, from trials and (unless insight 2 is left out) k-curves.
-
-    Raises:
-        ValueError: there is no trial yet.
-    """
-    trials = [replace(t, curves={}) for t in history.trials] if ablation.without_insight_2 else history.trials
-    mean, deviation = Surrogate(observations(trials)).predict(allocations)
+def forecasts(
+    space: SearchSpace, history: History, allocations: Sequence[Allocation], ablation: Ablation = NOTHING
+) -> list[Forecast]:
+    """Of each allocation, from trials and k-curves, by the surrogate that the insight policy uses."""
+    data = observations(history.trials, not ablation.without_insight_2)
+    surrogate = Surrogate(data, tables=StageTables(space, ablation), joint=not ablation.without_insight_3)
+    mean, deviation = surrogate.predict(allocations)
     return [
         Forecast(a, float(from_log(m)), float(from_log(m - d)), float(from_log(m + d)))
         for a, m, d in zip(allocations, mean, deviation, strict=True)

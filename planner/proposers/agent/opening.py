@@ -48,7 +48,7 @@ def open_agent(
         spec.description,
         spec.seed,
         tokens_left,
-        policy=InsightProposer(space, spec.seed, ablation=ablation),
+        policy=InsightProposer(space, spec.seed, spec.proposer.batch, ablation=ablation),
         accounts=accounts,
         ablation=ablation,
     )

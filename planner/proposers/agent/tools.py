@@ -111,7 +111,7 @@ class Toolbox:
     def _forecast(self, arguments: dict[str, Any]) -> object:
         read = self._read(arguments)
         good = [a for _, a in read if not isinstance(a, str)]
-        known = {f.allocation: f for f in forecasts(self._history, good, self._ablation)} if good else {}
+        known = {f.allocation: f for f in forecasts(self._space, self._history, good, self._ablation)} if good else {}
         tried = {t.allocation: t for t in self._history.trials}
         rows: list[dict[str, object]] = []
         for raw, allocation in read:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 Answer = Callable[[dict[str, Any]], Response | Awaitable[Response]]
 
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/classify", "/pooling")
+PATHS = ("/v1/chat/completions", "/v1/completions", "/classify", "/pooling", "/score")
 
 
 class Script:
@@ -92,6 +92,13 @@ def pooled(data: list[Any]) -> Answer:
     entry = {"index": 0, "object": "pooling", "data": data}
     usage = {"prompt_tokens": 9, "total_tokens": 9, "completion_tokens": 0}
     return lambda body: JSONResponse({"id": "1", "object": "list", "model": "m", "data": [entry], "usage": usage})
+
+
+def paired(score: object) -> Answer:
+    """vLLM's reply of ``/score``."""
+    usage = {"prompt_tokens": 9, "total_tokens": 9, "completion_tokens": 0}
+    entry = {"index": 0, "object": "score", "score": score}
+    return lambda body: JSONResponse({"id": "score-1", "object": "list", "model": "m", "data": [entry], "usage": usage})
 
 
 def status(

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-from env.backends import DrawRequest, Message, OpenAIBackend, Sampling, Settled
+from env.backends import DrawRequest, Message, OpenAIBackend, Sampling, ScoreRequest, Settled
 from env.backends.openai_dialect import Dialect, plain_prompt
 from env.backends.openai_score import score_of
 from env.engine import create_engine_app
 from env.engine.sharing import lease_engine
 from env.errors import BackendError
 from tests.env.backends.asking import ask, failed, judge, settled
-from tests.env.backends.scripted import Script, classified, completion, pooled, raw, status, text_completion
+from tests.env.backends.scripted import Script, classified, completion, paired, pooled, raw, status, text_completion
 from tests.env.engine.checkpoints import write_checkpoint
 from tests.env.engine.live import running
 
@@ -93,6 +93,12 @@ async def test_text_completions_of_the_engine_continue_their_own_greedy_answer(t
 
 def test_draws_of_different_apis_and_scores_of_different_labels_have_different_identities() -> None:
     dialects = [Dialect(), COMPLETIONS, CLASSIFY, Dialect("classify", 0), Dialect("classify", 1), Dialect("pooling")]
+    dialects += [
+        Dialect("score"),
+        Dialect("reward"),
+        Dialect("reward", rewards="outcome"),
+        Dialect("reward", steps="min"),
+    ]
     found = {OpenAIBackend("http://a/v1", "m", "r1", dialect=dialect).identity for dialect in dialects}
     assert len(found) == len(dialects)
     assert OpenAIBackend("http://a/v1", "m", "r1").identity.revision == "r1"
@@ -328,6 +334,80 @@ async def test_the_last_step_of_a_process_reward_model_counts() -> None:
     assert steps.asked[0]["use_activation"] is False
     [two] = await settled(Script(pooled([0.5])), judge(), dialect=Dialect("pooling", scores="logit"))
     assert two.draws[0].score == pytest.approx(1 / (1 + math.exp(-0.5)))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("rewards", "task"), [("outcome", "classify"), ("process", "token_classify")])
+async def test_a_reward_model_is_asked_for_the_task_that_fits_it(rewards: Any, task: str) -> None:
+    script = Script(pooled([0.25]))
+    [one] = await settled(script, judge("42"), dialect=Dialect("reward", rewards=rewards))
+    assert script.paths == ["/pooling"]
+    assert script.asked[0]["task"] == task
+    assert script.asked[0]["messages"][-1]["content"] == "42"
+    assert (one.draws[0].score, one.draws[0].prompt_tokens) == (0.25, 9)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("steps", "score"), [("last", 0.5), ("min", 0.2), ("mean", 0.5), ("product", 0.08)])
+async def test_scores_of_steps_make_one_as_the_model_says(steps: Any, score: float) -> None:
+    rows = pooled([[0.2, 0.8], [0.8, 0.2], [0.5, 0.5]])
+    dialect = Dialect("reward", label=0, steps=steps)
+    [one] = await settled(Script(rows), judge(), dialect=dialect)
+    assert one.draws[0].score == pytest.approx(score)
+
+
+@pytest.mark.asyncio
+async def test_a_reply_without_a_step_says_what_a_process_reward_model_needs() -> None:
+    [one] = await failed(Script(pooled([])), judge(), dialect=Dialect("reward"), max_retries=0)
+    assert "step_end" in one.reason
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("wire", [0.75, [0.75]])
+async def test_a_cross_encoder_reads_what_was_asked_and_the_reply(wire: object) -> None:
+    script = Script(paired(wire))
+    [one] = await settled(script, judge("42"), dialect=Dialect("score"))
+    assert script.paths == ["/score"]
+    assert script.asked == [{"model": "m", "use_activation": True, "queries": "hi", "documents": "42"}]
+    assert (one.draws[0].score, one.draws[0].prompt_tokens, one.draws[0].finish_reason) == (0.75, 9, "score")
+    logits = Script(paired(0.0))
+    [two] = await settled(logits, judge("42"), dialect=Dialect("score", scores="logit"))
+    assert logits.asked[0]["use_activation"] is False
+    assert two.draws[0].score == 0.5
+
+
+@pytest.mark.asyncio
+async def test_an_older_server_is_asked_by_its_own_names_from_then_on() -> None:
+    script = Script(status(400, "text_1: field required; text_2: field required"), paired(0.5))
+    await settled(script, judge("one"), judge("two"), dialect=Dialect("score"), concurrency=1)
+    assert [sorted(body) for body in script.asked[1:]] == [["model", "text_1", "text_2", "use_activation"]] * 2
+
+
+@pytest.mark.asyncio
+async def test_a_cross_encoder_is_asked_no_partial_answers() -> None:
+    script = Script(paired(0.5))
+    [one] = await failed(script, judge("4", partial=True), dialect=Dialect("score"))
+    assert "cut off" in one.reason
+    nothing = ScoreRequest((Message("assistant", "42"),))
+    [two] = await failed(script, nothing, dialect=Dialect("score"))
+    assert "nothing was asked" in two.reason
+    assert script.asked == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (paired(3.5), "scores: logit"),
+        (paired([]), "finite numbers"),
+        (raw('{"data": []}'), "no score"),
+        (raw("{}"), "reply of /score"),
+        (status(400, "The model does not support Score API"), "does not support"),
+    ],
+)
+async def test_what_is_no_score_of_a_pair_fails_with_the_reason(answer: Any, word: str) -> None:
+    [one] = await failed(Script(answer), judge(), dialect=Dialect("score"))
+    assert word in one.reason
 
 
 @pytest.mark.asyncio

@@ -243,3 +243,12 @@ def test_one_backend_serves_several_event_loops_in_turn() -> None:
             return len([outcome async for outcome in backend.generate([ask()]) if isinstance(outcome, Settled)])
 
         assert [asyncio.run(once()), asyncio.run(once())] == [1, 1]
+
+
+@pytest.mark.asyncio
+async def test_a_log_probability_that_is_no_number_is_none_at_all() -> None:
+    listed = '{"content": [{"logprob": -0.5}, {"logprob": NaN}]}'
+    choice = f'{{"index": 0, "message": {{"content": "x"}}, "finish_reason": "stop", "logprobs": {listed}}}'
+    reply = f'{{"choices": [{choice}], "usage": {{"prompt_tokens": 3, "completion_tokens": 2}}}}'
+    [one] = await settled(Script(raw(reply)), ask())
+    assert (one.draws[0].text, one.draws[0].output_tokens, one.draws[0].logprob) == ("x", 2, None)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from env.backends import Failed, OpenAIBackend, Settled
-from env.backends.openai_transport import LaneTransport, open_http_client
+from env.backends.openai_transport import DirectTransport, open_http_client
 from tests.env.backends.asking import ask, outcomes, settled
 from tests.env.backends.scripted import Script, completion, status
 from tests.env.engine.live import running
@@ -133,14 +133,14 @@ async def test_connections_are_kept_and_no_more_are_opened_than_requests_are_in_
             pass
         assert backend._calls is not None
         transport = backend._calls.client._client._transport
-        assert isinstance(transport, LaneTransport)
-        assert 1 <= len(transport._lanes) <= 8
-        assert len(transport._free) == len(transport._lanes)
+        assert isinstance(transport, DirectTransport)
+        assert 1 <= len(transport._open) <= 8
+        assert sum(map(len, transport._free.values())) == len(transport._open)
         await backend.close()
 
 
 def test_the_proxy_of_the_environment_is_used_where_it_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    assert not isinstance(open_http_client("http://models.example/v1", 4, 1.0)._transport, LaneTransport)
-    assert isinstance(open_http_client("http://127.0.0.1:8000/v1", 4, 1.0)._transport, LaneTransport)
+    assert not isinstance(open_http_client("http://models.example/v1", 4, 1.0)._transport, DirectTransport)
+    assert isinstance(open_http_client("http://127.0.0.1:8000/v1", 4, 1.0)._transport, DirectTransport)

@@ -206,6 +206,25 @@ def test_classify_scores_texts_and_conversations(url: str) -> None:
     assert httpx.post(url + "/classify", json={"model": "tiny", "input": "w1"}).status_code == 400
 
 
+def test_pooling_gives_the_scores_of_classify_for_texts_token_ids_and_conversations(url: str) -> None:
+    chat = [{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]
+    for asked in (
+        {"input": "w1"},
+        {"input": ["w1", "w2 w3"]},
+        {"input": [1]},
+        {"input": [[1, 2], [3]]},
+        {"messages": chat},
+    ):
+        body = {"model": "judge", **asked}
+        classes = httpx.post(url + "/classify", json=body).json()
+        pools = httpx.post(url + "/pooling", json=body).json()
+        assert [entry["data"] for entry in pools["data"]] == [entry["probs"] for entry in classes["data"]]
+        assert pools["usage"]["prompt_tokens"] == classes["usage"]["prompt_tokens"] > 0
+    for asked in ({"input": [10**6]}, {"input": []}, {"input": "w1", "task": "token_classify"}):
+        assert httpx.post(url + "/pooling", json={"model": "judge", **asked}).status_code == 400
+    assert httpx.post(url + "/pooling", json={"model": "tiny", "input": [1]}).status_code == 400
+
+
 def test_a_key_guards_everything_but_health(tiny_engine: Engine) -> None:
     with running(create_engine_app({"tiny": tiny_engine}, api_key="s3cret")) as base:
         assert httpx.get(base + "/health").status_code == 200

@@ -18,7 +18,7 @@ from env.spec import StageSpec
 from env.strategies import STRATEGIES, Candidate, ParallelStrategy, StagePlan
 from env.strategies._sequential import SequentialStrategy
 from env.strategies.rebase import shares
-from env.strategies.stopping import majority_probability
+from env.strategies.tallies import majority_probability
 
 STAGE = StageSpec.model_validate(
     {

@@ -13,20 +13,22 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from env.strategies.stopping import (
-    NO_ANSWER,
     AdaptiveConsistency,
     FixedSamples,
-    Ints,
     ProbeCut,
     StoppingRule,
-    Tally,
     TrendRule,
-    VoteCounts,
     WindowConsistency,
-    leader_probability,
-    majority_probability,
     samples_needed,
     stable_runs,
+)
+from env.strategies.tallies import (
+    NO_ANSWER,
+    Ints,
+    Tally,
+    VoteCounts,
+    leader_probability,
+    majority_probability,
 )
 
 ROW = np.zeros(1, dtype=np.int64)

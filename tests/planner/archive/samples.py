@@ -43,5 +43,13 @@ def a_result(scores: Sequence[float | None] = (0.0, 1.0, None), allocation: Allo
         evidence=evidence,
         predicted_cost=1.25e12,
         measured_cost=1.5e12 if scored else None,
-        spend=Spend(new_draws=12, reused_draws=3, prompt_tokens=2**33, output_tokens=456, cost=4.5e13, seconds=2.25),
+        spend=Spend(
+            new_draws=12,
+            reused_draws=3,
+            prompt_tokens=2**33,
+            output_tokens=456,
+            cost=4.5e13,
+            seconds=2.25,
+            load_seconds=1.5,
+        ),
     )

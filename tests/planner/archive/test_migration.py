@@ -101,6 +101,7 @@ def test_what_an_earlier_revision_holds_survives_the_upgrade(engine: Engine, rev
     assert after.studies.get("s").seed == 3
     trial = after.trials.get("s", 0)
     assert (trial.score, trial.draws) == (0.5, None)
+    assert (trial.spend.seconds, trial.spend.load_seconds) == (1.0, None), "not known apart of older trials"
     assert trial.curves == {"solve": (KPoint(1, 0.5, 1.0),)}
     assert after.trials.evidence("s", 0)[0].curves == {"solve": (CurvePoint(1, 0.5, 1.0),)}
     assert after.ledgers.usage("s", "search").reserved == 1

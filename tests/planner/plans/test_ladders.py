@@ -62,6 +62,7 @@ def test_the_report_holds_predictions_against_measurements(timed: tuple[Archive,
     archive, study = timed
     write_report(archive, study, tmp_path)
     data = json.loads((tmp_path / "report.json").read_text())
+    assert all(trial["seconds"] >= 0 and trial["load_seconds"] == 0 for trial in data["trials"])
     assert data["calibrations"]["FLOPs -> FLOPs"]["factor"] == pytest.approx(1, abs=0.1)
     assert data["calibrations"]["idealized seconds -> s"]["pairs"] == len(data["trials"])
     assert data["trials"][0]["ladder"]["predicted"]["eflops"] > data["trials"][0]["ladder"]["predicted"]["flops"]

@@ -89,7 +89,7 @@ class Search:
 
 async def search(proposer: Proposer, land: Landscape, batch: int = 3, most: int = 60) -> Search:
     """The loop of a study: initial trials, then reflect, propose, review, up to two attempts, fill."""
-    policy = InsightProposer(land.space, land.seed)
+    policy = InsightProposer(land.space, land.seed, 3)
     trials: list[TrialView] = []
     refused: list[RefusedView] = []
     guidelines: tuple[Guideline, ...] = ()

@@ -157,7 +157,7 @@ async def with_llm(land: Landscape, script: Script | Status) -> Search:
     steps = (lambda request, number: script) if isinstance(script, Status) else script
     with ScriptedLlm(steps) as llm:
         fields = LlmSettings("scripted", llm.base_url, "key", backoff_s=0.001, max_retries=0)
-        policy = InsightProposer(land.space, land.seed)
+        policy = InsightProposer(land.space, land.seed, 3)
         proposer = AgentProposer(land.space, fields, "", land.seed, policy=policy)
         found = await search(proposer, land)
         await proposer.close()
@@ -168,7 +168,7 @@ async def with_llm(land: Landscape, script: Script | Status) -> Search:
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_hostile_and_useless_llms_cost_less_than_half_again_of_the_trials(seed: int) -> None:
     land = Landscape(seed)
-    alone = await search(InsightProposer(land.space, seed), land)
+    alone = await search(InsightProposer(land.space, seed, 3), land)
     assert alone.reached < 40
     for make in (worst_first, at_random, creeping, lambda _: guideline_follower()):
         found = await with_llm(land, make(land))
@@ -180,7 +180,7 @@ async def test_hostile_and_useless_llms_cost_less_than_half_again_of_the_trials(
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_an_llm_that_is_refused_or_down_costs_no_trial(seed: int) -> None:
     land = Landscape(seed)
-    alone = await search(InsightProposer(land.space, seed), land)
+    alone = await search(InsightProposer(land.space, seed, 3), land)
     huge = {"model": "large", "strategy": "vote", "samples": 16}
     over = dict.fromkeys(("find", "read", "solve"), huge)
     refused = await with_llm(land, scripted(lambda prompt, count: [(over, 0.9)] * count))
@@ -194,7 +194,7 @@ async def test_an_llm_that_is_refused_or_down_costs_no_trial(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_an_llm_that_follows_what_it_is_told_is_as_good_as_the_policy_within_a_trial(seed: int) -> None:
     land = Landscape(seed)
-    alone = await search(InsightProposer(land.space, seed), land)
+    alone = await search(InsightProposer(land.space, seed, 3), land)
     found = await with_llm(land, following(land))
     assert any(t.origin == "agent" for t in found.trials)
     assert found.reached <= alone.reached + 1
