@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import yaml
 
 from env.spec import Fault, SpecError, StudySpec
-from env.spec.load import validated_spec
+from planner.check import validated_spec
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_VALUES = 500_000

@@ -135,6 +135,9 @@ class History:
     differences: Mapping[int, Difference] = field(default_factory=dict)
     """By trial number, for the best trials; empty where nobody computed them."""
 
+    past: tuple[PastStudy, ...] = ()
+    """Earlier studies with stages and models of this one."""
+
     @property
     def tried(self) -> frozenset[Allocation]:
         """Allocations that have run or will."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from env.backends.pool import Backends
 from env.spec import SpecError, StudySpec
-from env.spec.check import check_study
 from env.spec.variants import with_variants
 from planner.archive import Archive, open_archive
+from planner.check import check_study
 from planner.loop import InProcessSteps, StudyCancelled, StudyContext, run_loop
 from planner.plans import PlanDocument
 

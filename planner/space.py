@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from env.allocation import Allocation, StageSetting
@@ -76,19 +76,24 @@ class SearchSpace:
             return sum(price for price in known if price is not None)
         return self.cost.allocation(allocation)
 
-    def allocations(self) -> Iterator[Allocation]:
-        """Every feasible allocation, stage by stage, cheapest settings first."""
-        names = list(self.settings)
+    def allocations(self, settings: Mapping[str, Sequence[StageSetting]] | None = None) -> Iterator[Allocation]:
+        """Every feasible allocation, stage by stage, cheapest settings first.
+
+        Args:
+            settings: by stage, the settings to combine, cheapest first; all of `settings` by default.
+        """
+        offered = self.settings if settings is None else settings
+        names = list(offered)
         cheapest_after = [0.0] * (len(names) + 1)
         for i in range(len(names) - 1, -1, -1):
-            cheapest_after[i] = cheapest_after[i + 1] + min(self._priced(names[i]).values())
+            cheapest_after[i] = cheapest_after[i + 1] + min(self._priced(names[i])[s] for s in offered[names[i]])
 
         def extend(position: int, spent: float, chosen: tuple[tuple[str, StageSetting], ...]) -> Iterator[Allocation]:
             if position == len(names):
                 yield Allocation(chosen)
                 return
             name = names[position]
-            for setting in self.settings[name]:
+            for setting in offered[name]:
                 price = self._priced(name)[setting]
                 if spent + price + cheapest_after[position + 1] > self.limit * (1 + 1e-12):
                     break

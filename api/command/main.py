@@ -14,9 +14,10 @@ from api.command import bank, bench, output
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
 from env.garbage import collect_seldom
-from env.spec.load import load_spec, spec_schema
+from env.spec.load import spec_schema
 from planner.archive import StudyRecord
 from planner.archive.statuses import TERMINAL
+from planner.check import load_spec
 from planner.plans import PlanDocument
 from planner.plans.report import write_report
 
@@ -49,7 +50,9 @@ def prepare() -> None:
 def demo(
     out: Out = Path("out/demo"),
     home: Home = None,
-    proposer: Annotated[str | None, typer.Option(help="agent, insight or random; default: auto.")] = None,
+    proposer: Annotated[
+        str | None, typer.Option(help="agent, insight, random or another (docs/proposers.md); default: auto.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Run the bundled three-stage study on the embedded models and write its plan and report."""
@@ -58,7 +61,7 @@ def demo(
     with output.explained_errors():
         spec = demo_spec()
         if proposer is not None:
-            from env.spec.load import validated_spec
+            from planner.check import validated_spec
 
             raw = spec.model_dump(mode="json")
             spec = validated_spec({**raw, "proposer": {**raw["proposer"], "kind": proposer}})

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
 from env.spec import StudySpec
+from planner.proposers import proposer_kinds
 
 Kind = Literal["text", "paragraph", "whole", "number", "choice", "yes_no", "yaml"]
 
 _ABBREVIATIONS = {"url": "URL", "api": "API", "env": "environment variable", "yaml": "YAML", "llm": "LLM"}
 _UNITS = {"s": "seconds"}
+_OFFERED: Mapping[str, Callable[[], tuple[str, ...]]] = {"proposer.kind": proposer_kinds}
+"""By path, choices that the schema leaves open because installed packages add to them."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ class _Walk:
             return self.group(path, name, label, schema)
         bare, nullable = self._without_null(schema)
         kind, choices = _kind(bare)
+        if path in _OFFERED:
+            kind, choices = "choice", _OFFERED[path]()
         return FormField(
             path=path,
             name=name,

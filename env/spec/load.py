@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,16 @@ from env.spec.variants import with_variants
 
 MAX_SPEC_BYTES = 8 * 1024 * 1024
 
+Check = Callable[[StudySpec], list[Fault]]
+"""Finds what is wrong with a well-typed spec. `planner.check` knows more than `check_study`."""
 
-def load_spec(path: Path) -> StudySpec:
+
+def load_spec(path: Path, check: Check = check_study) -> StudySpec:
     """Read and check a spec file.
 
     Args:
         path: ``.yaml``, ``.yml`` or ``.json``.
+        check: finds the faults.
 
     Raises:
         SpecError: with every fault found.
@@ -32,10 +37,10 @@ def load_spec(path: Path) -> StudySpec:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError([Fault("", f"cannot read {path}: {error}")]) from error
-    return parse_spec(text)
+    return parse_spec(text, check)
 
 
-def parse_spec(text: str) -> StudySpec:
+def parse_spec(text: str, check: Check = check_study) -> StudySpec:
     """Read and check a spec written in YAML or JSON (which is YAML).
 
     Raises:
@@ -45,10 +50,10 @@ def parse_spec(text: str) -> StudySpec:
         raw = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
         raise SpecError([Fault("", f"neither YAML nor JSON: {error}")]) from error
-    return validated_spec(raw)
+    return validated_spec(raw, check)
 
 
-def validated_spec(raw: Any) -> StudySpec:
+def validated_spec(raw: Any, check: Check = check_study) -> StudySpec:
     """Check plain data and build the spec, variants of a fleet's models written out.
 
     Raises:
@@ -61,7 +66,7 @@ def validated_spec(raw: Any) -> StudySpec:
     except ValidationError as error:
         raise SpecError(faults_of(error)) from error
     spec = with_variants(spec)
-    faults = check_study(spec)
+    faults = check(spec)
     if faults:
         raise SpecError(faults)
     return spec

@@ -23,7 +23,26 @@ CostUnit = Literal[
     "seconds",
 ]
 Precision = Literal["fp32", "tf32", "bf16", "fp8", "int8", "fp4"]
-ProposerKind = Literal["auto", "agent", "insight", "random"]
+BUILT_IN_PROPOSERS = (
+    "auto",
+    "agent",
+    "insight",
+    "random",
+    "grid",
+    "tpe",
+    "gp",
+    "evolution",
+    "llmselector",
+    "zero_shot",
+    "agenthpo",
+    "mlcopilot",
+    "agenttts_paper",
+)
+"""Proposers that ship with Apportion; others may be registered by entry point (docs/proposers.md)."""
+
+ProposerKind = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$", json_schema_extra={"examples": list(BUILT_IN_PROPOSERS)})
+]
 ReasoningEffort = Literal["minimal", "low", "medium", "high"]
 Part = Literal["insight1", "insight2", "insight3"]
 """Parts of the method that a study may leave out."""
@@ -143,7 +162,11 @@ class BudgetSpec(Strict):
 class ProposerSpec(Strict):
     """Who suggests allocations."""
 
-    kind: ProposerKind = Field("auto", description="auto: the agent where an LLM is configured, else insight.")
+    kind: ProposerKind = Field(
+        "auto",
+        description="auto: the agent where an LLM is configured, else insight. docs/proposers.md lists the others; "
+        "an installed package may register more.",
+    )
     batch: int = Field(4, ge=1, le=100, description="Allocations a round.")
     model: str | None = Field(None, description="The agent's LLM; else APPORTION_LLM_MODEL.")
     base_url: str | None = Field(None, pattern=r"^https?://", description="Else APPORTION_LLM_BASE_URL.")

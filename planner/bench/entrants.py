@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from env.errors import ApportionError
+from env.spec.study import ProposerSpec
 from planner.bench.problem import EVERYTHING, Conditions, Problem
-from planner.proposers import Ablation, InsightProposer, Proposer, RandomProposer
+from planner.proposers import Ablation, InsightProposer, Proposer, ProposerSetup, open_proposer
+from planner.proposers.agent import resolve_llm
+from planner.proposers.registry import may_ask_llm
 
 WITHOUT = "-without-"
 """Between a kind and the parts it does without, joined by ``+``: ``insight-without-insight1+bank``."""
@@ -38,19 +41,18 @@ def parsed(name: str) -> tuple[str, Ablation]:
 async def open_entrant(name: str, problem: Problem, seed: int, batch: int) -> AsyncIterator[Entrant]:
     """Open an entrant for one search, and close it.
 
+    An LLM, for entrants that need one, is the one that the environment names, as for a study.
+
     Raises:
-        ApportionError: no such kind or part.
+        ApportionError: no such kind or part, or no LLM for one that needs it.
     """
     kind, ablation = parsed(name)
-    conditions = Conditions(bank=not ablation.without_bank, racing=not ablation.without_racing)
-    proposer: Proposer
-    if kind == "insight":
-        proposer = InsightProposer(problem.space, seed, batch, ablation=ablation)
-    elif kind == "random":
-        proposer = RandomProposer(problem.space, seed, batch)
-    else:
-        raise ApportionError(f"no proposer {kind!r}")
+    llm = resolve_llm(ProposerSpec(), os.environ) if may_ask_llm(kind) else None
+    setup = ProposerSetup(problem.space, seed, batch, problem.description, llm, ablation=ablation)
+    proposer = open_proposer(kind, setup)
+    fill = InsightProposer(problem.space, seed, batch, ablation=ablation) if proposer.kind == "agent" else None
     try:
-        yield Entrant(proposer, conditions)
+        conditions = Conditions(bank=not ablation.without_bank, racing=not ablation.without_racing)
+        yield Entrant(proposer, conditions, fill)
     finally:
         await proposer.close()

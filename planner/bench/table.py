@@ -171,9 +171,11 @@ class TableSpace(SearchSpace):
         """See `SearchSpace.total`; as recorded, infinite for what was not."""
         return self._costs.get(allocation, math.inf)
 
-    def allocations(self) -> Iterator[Allocation]:
-        """See `SearchSpace.allocations`."""
-        return iter(sorted(self._feasible, key=lambda a: (self._costs[a], a)))
+    def allocations(self, settings: Mapping[str, Sequence[StageSetting]] | None = None) -> Iterator[Allocation]:
+        """See `SearchSpace.allocations`; cheapest first."""
+        for allocation in sorted(self._feasible, key=lambda a: (self._costs[a], a)):
+            if settings is None or all(setting in settings[name] for name, setting in allocation.settings):
+                yield allocation
 
     def faults(self, allocation: Allocation) -> list[str]:
         """See `SearchSpace.faults`."""

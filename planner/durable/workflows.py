@@ -12,8 +12,8 @@ from dbos import DBOS, SetWorkflowID
 
 from env.errors import ApportionError
 from env.spec import SpecError
-from env.spec.load import validated_spec
 from planner.archive import Archive, StatusConflict
+from planner.check import validated_spec
 from planner.loop import StudyCancelled, StudyContext, run_loop
 
 STUDIES = "studies"

@@ -7,8 +7,6 @@ from planner.loop.context import StudyContext
 from planner.plans.document import AgentUse
 from planner.proposers.digest import calibration, earned
 
-ORIGIN = "agent"
-
 
 def agent_use(context: StudyContext) -> AgentUse | None:
     """Calls, tokens, money and fate of its proposals; None where no LLM was asked."""
@@ -16,10 +14,11 @@ def agent_use(context: StudyContext) -> AgentUse | None:
     if not calls:
         return None
     paid = [c.dollars for c in calls if c.dollars is not None]
-    proposed = [row for row in context.proposals() if row.origin == ORIGIN]
+    origin = context.proposer.kind
+    proposed = [row for row in context.proposals() if row.origin == origin]
     trials = context.history(0).trials
-    worth = earned(trials, ORIGIN)
-    held = calibration(trials, ORIGIN)
+    worth = earned(trials, origin)
+    held = calibration(trials, origin)
     return AgentUse(
         models=sorted({c.model for c in calls}),
         prompts=sorted({c.prompts for c in calls if c.prompts}),

@@ -17,9 +17,10 @@ from planner.answered import Answered
 from planner.archive import Archive, ProposalRecord, TrialRecord
 from planner.history import CurveEstimate, Guideline, History, PendingView, RefusedView, TrialView
 from planner.loop.accounts import CALL, StudyAccounts
+from planner.loop.experience import past_tasks
 from planner.loop.results import TrialResults
-from planner.proposers import Ablation, InsightProposer, Proposer, RandomProposer
-from planner.proposers.agent.accounts import Accounts
+from planner.proposers import Ablation, InsightProposer, Proposer, ProposerSetup, open_proposer
+from planner.proposers.registry import may_ask_llm
 from planner.space import SearchSpace
 
 EVENT_SECONDS = 0.7
@@ -69,22 +70,30 @@ class StudyContext:
             self.spec.seed,
             CostOptions.of(self.spec.budget.plan),
         )
-        self.insight = InsightProposer(
+        self.ablation = Ablation.of(self.spec.proposer.ablate)
+        self.insight = InsightProposer(self.space, self.spec.seed, self.spec.proposer.batch, ablation=self.ablation)
+        self.accounts = StudyAccounts(archive, study_id, self.spec.budget.proposer)
+        self.results = TrialResults(archive, study_id)
+        self.proposer = self._open_proposer(os.environ if environ is None else environ)
+        self._last_event = 0.0
+
+    def _open_proposer(self, environ: Mapping[str, str]) -> Proposer:
+        # Imported here: only studies with an LLM need its client.
+        from planner.proposers.agent import resolve_llm
+
+        kind = self.spec.proposer.kind
+        setup = ProposerSetup(
             self.space,
             self.spec.seed,
             self.spec.proposer.batch,
-            ablation=Ablation.of(self.spec.proposer.ablate),
-        )
-        self.accounts = StudyAccounts(archive, study_id, self.spec.budget.proposer)
-        self.results = TrialResults(archive, study_id)
-        self.proposer = open_proposer(
-            self.spec,
-            self.space,
-            os.environ if environ is None else environ,
+            self.spec.description,
+            resolve_llm(self.spec.proposer, environ) if may_ask_llm(kind) else None,
             self.proposer_tokens_left,
+            self.ablation,
+            lambda: past_tasks(self.archive, self.study_id),
             self.accounts,
         )
-        self._last_event = 0.0
+        return open_proposer(kind, setup)
 
     async def close(self) -> None:
         """Release backends and the proposer."""
@@ -216,30 +225,6 @@ class StudyContext:
             )
 
         return sink
-
-
-def open_proposer(
-    spec: StudySpec,
-    space: SearchSpace,
-    environ: Mapping[str, str],
-    tokens_left: Callable[[], int],
-    accounts: Accounts | None = None,
-) -> Proposer:
-    """The proposer a spec asks for; ``auto`` is the agent where an LLM is configured, else insight.
-
-    Raises:
-        ApportionError: the agent is asked for by name and no LLM is configured.
-    """
-    # Imported here: only studies with an agent need an LLM client.
-    from planner.proposers.agent import open_agent
-
-    kind = spec.proposer.kind
-    agent = open_agent(spec, space, environ, tokens_left, accounts) if kind in ("auto", "agent") else None
-    if agent is not None:
-        return agent
-    if kind == "random":
-        return RandomProposer(space, spec.seed, spec.proposer.batch)
-    return InsightProposer(space, spec.seed, spec.proposer.batch, ablation=Ablation.of(spec.proposer.ablate))
 
 
 def reference_allocation(space: SearchSpace) -> Allocation | None:

@@ -20,6 +20,9 @@ MAX_ATTEMPTS = 2
 MAX_LLM_FAILURES = 3
 """Rounds in a row without a usable reply after which the LLM is not asked again in this study."""
 
+GUIDED = frozenset({"agent", "insight"})
+"""Proposers for which the insight policy writes the guidelines they leave out; a rival is measured by its own."""
+
 
 class Phases:
     """What each node of the graph does. Results are plain JSON; everything else is in the archive."""
@@ -34,7 +37,12 @@ class Phases:
         context.archive.studies.set_proposer(context.study_id, context.proposer.kind)
         if not self._reviewed(0, 0):
             suggestions = await context.proposer.initial(context.history(0))
+            self._charge("initial", suggestions.exchanges)
             self._review(0, 0, suggestions, context.trials_left())
+        if not self._accepted_in(0) and not self._reviewed(0, MAX_ATTEMPTS):
+            # An LLM that is down when a study begins must not end it.
+            filled = await context.insight.initial(context.history(0))
+            self._review(0, MAX_ATTEMPTS, _filling(filled), context.trials_left())
         return self._accepted_in(0)
 
     async def execute(self, round_: int) -> int:
@@ -109,7 +117,7 @@ class Phases:
             guidelines = reflection.guidelines
             self._charge(f"reflect-{round_}", reflection.exchanges)
             self._store_exchanges(round_, REFLECTING, reflection.exchanges)
-        if not guidelines and context.proposer.kind != "random":
+        if not guidelines and context.proposer.kind in GUIDED:
             guidelines = (await context.insight.reflect(history)).guidelines
         context.archive.guidelines.record(
             *(
@@ -145,13 +153,7 @@ class Phases:
     ) -> Suggestions:
         context = self._context
         if attempt >= MAX_ATTEMPTS or not self._llm_usable(round_):
-            filled = await context.insight.propose(history, room, refused)
-            return Suggestions(
-                tuple(
-                    Proposal(p.allocation, "fill", f"insight policy fills in: {p.reason}", p.expected_score)
-                    for p in filled.proposals
-                )
-            )
+            return _filling(await context.insight.propose(history, room, refused))
         context.accounts.at(round_, attempt)
         suggestions = await context.proposer.propose(history, room, refused)
         self._charge(f"propose-{round_}-{attempt}", suggestions.exchanges)
@@ -166,8 +168,6 @@ class Phases:
 
     def _llm_usable(self, round_: int) -> bool:
         """Whether the proposer should still be asked; one without an LLM always should."""
-        if self._context.proposer.kind != "agent":
-            return True
         calls = [p for p in self._context.calls() if p.round < round_]
         answered: dict[int, bool] = {}
         for round_asked in sorted({p.round for p in calls}):
@@ -265,3 +265,13 @@ def search_budget_check(context: StudyContext) -> Check:
         )
 
     return check
+
+
+def _filling(suggestions: Suggestions) -> Suggestions:
+    """What the insight policy suggests in the proposer's place, marked as such."""
+    return Suggestions(
+        tuple(
+            Proposal(p.allocation, "fill", f"insight policy fills in: {p.reason}", p.expected_score)
+            for p in suggestions.proposals
+        )
+    )

@@ -18,7 +18,7 @@ class Proposal:
     """None where the suggestion could not be read as an allocation; review refuses it with `problem`."""
 
     origin: str
-    """Who suggested it: ``initial``, ``insight``, ``random`` or ``agent``."""
+    """Who suggested it: a proposer's kind, or ``initial`` for the paper's initial trials."""
 
     reason: str = ""
     expected_score: float | None = None
@@ -109,7 +109,7 @@ class Proposer(Protocol):
 
     @property
     def kind(self) -> str:
-        """``agent``, ``insight`` or ``random``."""
+        """The name a spec asks for it by (`planner.proposers.registry`)."""
         ...
 
     async def initial(self, history: History) -> Suggestions:

@@ -50,10 +50,15 @@ def _stage_trials(space: SearchSpace, stage: StageSpec, floors: Mapping[str, flo
 
 def largest_model(space: SearchSpace, stage: StageSpec) -> str:
     """The stage's candidate with the most active parameters."""
-    return max(stage.models, key=lambda model: space.cost.parameters[model])
+    sizes = space.sizes(stage.name)
+    return max(stage.models, key=lambda model: sizes[model])
 
 
 def _price(space: SearchSpace, stage: StageSpec, model: str, samples: int) -> float:
+    """Of the model's setting with the fewest samples, at least `samples`, that the space has."""
+    mine = [s for s in space.settings[stage.name] if s.model == model and s.samples >= samples]
+    if mine:
+        return space.price(stage.name, min(mine, key=lambda s: (s.samples, space.price(stage.name, s))))
     return space.cost.stage(stage, StageSetting(model, stage.strategies[0], samples))
 
 

@@ -80,6 +80,10 @@ def infinite_text(spec: dict[str, Any]) -> None:
     spec["budget"]["plan"]["limit"] = "inf"
 
 
+def unknown_proposer(spec: dict[str, Any]) -> None:
+    spec["proposer"]["kind"] = "grit"
+
+
 def unknown_field(spec: dict[str, Any]) -> None:
     spec["budget"]["search"]["tials"] = 3
 
@@ -95,6 +99,7 @@ def unknown_field(spec: dict[str, Any]) -> None:
         (infinite_budget, "budget.plan.limit"),
         (infinite_text, "budget.plan.limit"),
         (unknown_field, "budget.search.tials"),
+        (unknown_proposer, "proposer.kind"),
     ],
 )
 def test_a_faulty_spec_is_answered_with_the_field_and_nothing_is_queued(

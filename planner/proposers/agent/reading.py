@@ -79,8 +79,9 @@ def read_allocation(value: object) -> Allocation:
         if len(parts) == 3:
             raw = {"model": parts[0], "strategy": parts[1], "samples": parts[2]}
         if isinstance(raw, Mapping):
-            plain = {field: _plain(field, raw.get(field)) for field in ("model", "strategy", "samples")}
-            raw = {**plain, "knobs": raw["knobs"]} if raw.get("knobs") is not None else plain
+            knobs = _knobs(raw.get("knobs"))
+            raw = {field: _plain(field, raw.get(field)) for field in ("model", "strategy", "samples")}
+            raw["knobs"] = knobs
         settings[name] = raw
     return Allocation.from_json(settings)
 
@@ -94,6 +95,20 @@ def _plain(field: str, value: object) -> object:
         return int(value)
     # A database's integer holds no more, and no stage may take as many.
     return None if isinstance(value, int) and abs(value) >= 10**9 else value
+
+
+def _knobs(value: object) -> object:
+    """Knobs as written, without what a database cannot hold; such a knob counts as left out."""
+    if not isinstance(value, Mapping):
+        return value
+    knobs: dict[str, object] = {}
+    for name, choice in list(value.items())[:MAX_STAGES]:
+        if isinstance(choice, str):
+            choice = clean(choice)[:MAX_NAME_CHARS]
+        elif isinstance(choice, int | float) and not abs(choice) < 1e9:
+            choice = None
+        knobs[clean(str(name))[:MAX_NAME_CHARS]] = choice
+    return knobs
 
 
 def _score(value: object) -> float | None:
