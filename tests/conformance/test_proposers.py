@@ -158,7 +158,7 @@ async def test_before_the_first_trial_there_is_nothing_to_conclude_and_something
 
 
 def in_its_place(kind: str) -> set[str]:
-    """Who proposes where the LLM gives nothing: beside the agent's stands the insight policy, beside a rival's nobody."""
+    """Who proposes where the LLM gives nothing: beside the agent's stands the insight policy."""
     return {"insight", "fill"} if kind == "agent" else set()
 
 
