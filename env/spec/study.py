@@ -212,6 +212,11 @@ class ProposerSpec(Strict):
     ablate: tuple[Part, ...] = Field(
         (), description="Parts of the method to leave out, to measure what they are worth; for agent and insight."
     )
+    warm_start: bool = Field(
+        True,
+        description="Whether earlier studies of the archive with the same stages and models count as evidence, as far "
+        "as they agree with this one.",
+    )
 
 
 class StudySpec(Strict):

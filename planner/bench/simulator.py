@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from env.allocation import Allocation, StageSetting
 from env.spec import StudySpec
 from planner.bench.problem import EVERYTHING, Conditions, Outcome
 from planner.bench.voting import Array, Draws, Kind, draw, expected_outcomes, outcome, success
 from planner.history import CurveEstimate, TrialView
+from planner.loop.racing import BatchRace, look_points, running_order
 from planner.space import SearchSpace
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 256, 64
+
+Bools = NDArray[np.bool_]
+Positions = NDArray[np.int64]
 
 SIZES: tuple[tuple[float, ...], ...] = ((7e9, 32e9, 72e9), (3e9, 8e9, 70e9), (0.6e9, 1.7e9, 4e9, 8e9), (8e9, 70e9))
 """Active parameters of candidate models; a stage takes one of these line-ups."""
@@ -236,8 +241,9 @@ class SimulatedTrials:
         self._seed = seed
         self._draws: dict[tuple[str, str, int], Draws] = {}
         self._coins: dict[tuple[str, str, int], Array] = {}
-        self._held: dict[tuple[str, str, int], np.ndarray] = {}
+        self._held: dict[tuple[str, str, int], Positions] = {}
         self._trial = 0
+        self._incumbent: Bools | None = None
 
     def run(self, allocation: Allocation, trial_no: int, round_: int) -> Outcome:
         """See `Evaluator.run`."""
@@ -246,27 +252,49 @@ class SimulatedTrials:
         states = [state]
         if not self._conditions.bank:
             self._forget(trial_no)
-        new, before, stage_scores = 0, 1, {}
+        before = 1
         for name, setting in allocation.settings:
-            new += self._take(name, setting, state)
             state = self._answer(name, setting, state, before)
             states.append(state)
-            stage_scores[name] = float(state.mean())
             before = setting.samples
-        score = float(state.mean())
+        ran = self._raced(state)
+        new = sum(self._take(name, s, states[i], ran) for i, (name, s) in enumerate(allocation.settings))
+        right = state[ran]
+        stopped = len(ran) < len(state)
         view = TrialView(
             trial_no,
             round_,
             allocation,
-            score,
-            float(state.std(ddof=1) / np.sqrt(len(state))),
+            float(right.mean()),
+            float(right.std(ddof=1) / np.sqrt(len(right))),
             problem.space.total(allocation),
             problem.space.total(allocation),
             new,
-            self._trial_curves(allocation, states) if self._conditions.bank else {},
-            stage_scores if problem.family.stage_scores else {},
+            self._trial_curves(allocation, states, ran) if self._conditions.bank else {},
+            {n: float(s[ran].mean()) for n, s in zip(allocation.stages, states[1:], strict=True)}
+            if problem.family.stage_scores
+            else {},
+            stopped=stopped,
         )
+        if not stopped and (self._incumbent is None or state.mean() > self._incumbent.mean()):
+            self._incumbent = state
         return Outcome(view, new * OUTPUT_TOKENS)
+
+    def _raced(self, state: Bools) -> Positions:
+        """Positions of the examples the trial runs on: it stops where it can no longer catch up with the best so far.
+
+        Decided at the same numbers of examples and by the same rule as in a study.
+        """
+        order = np.array(running_order(len(state), self._seed))
+        if not self._conditions.racing or self._incumbent is None:
+            return order
+        looks = look_points(len(state))
+        best = [float(v) for v in self._incumbent[order]]
+        race = BatchRace("betting", list(order), looks, best)
+        for look in looks:
+            if race.stopped({0: [float(v) for v in state[order[:look]]]}):
+                return order[:look]
+        return order
 
     def _forget(self, trial_no: int) -> None:
         """Without a bank every trial draws anew."""
@@ -289,17 +317,17 @@ class SimulatedTrials:
             self._coins[key] = generator.random((len(self._draws[key]), 2))
         return self._draws[key], self._coins[key]
 
-    def _take(self, stage: str, setting: StageSetting, state: np.ndarray) -> int:
+    def _take(self, stage: str, setting: StageSetting, state: Bools, ran: Positions) -> int:
         """Count the draws that are new, and hold them."""
         new = 0
         for upstream in (0, 1):
             held = self._held.setdefault((stage, setting.model, upstream), np.zeros(len(state), dtype=np.int64))
-            mine = state == bool(upstream)
+            mine = ran[state[ran] == bool(upstream)]
             new += int(np.maximum(0, setting.samples - held[mine]).sum())
             held[mine] = np.maximum(held[mine], setting.samples)
         return new
 
-    def _answer(self, stage: str, setting: StageSetting, state: np.ndarray, before: int) -> np.ndarray:
+    def _answer(self, stage: str, setting: StageSetting, state: Bools, before: int) -> Bools:
         found = np.zeros(len(state), dtype=bool)
         kept = self._problem._kept(self._problem.stage(stage), setting.model, before)
         for upstream in (0, 1):
@@ -308,7 +336,10 @@ class SimulatedTrials:
             found |= (state == bool(upstream)) & right & (coins[:, 1] < kept)
         return found
 
-    def _trial_curves(self, allocation: Allocation, states: list[np.ndarray]) -> dict[str, tuple[CurveEstimate, ...]]:
+    def _trial_curves(
+        self, allocation: Allocation, states: list[Bools], ran: Positions
+    ) -> dict[str, tuple[CurveEstimate, ...]]:
+        """Expected score with fewer samples at one stage, from the examples the trial ran on."""
         curves = {}
         settings = allocation.settings
         for i, (name, setting) in enumerate(settings):
@@ -329,10 +360,10 @@ class SimulatedTrials:
                     end, held = self._downstream(settings, i + 1, upstream, k)
                     value += np.where(held, share * end, 0.0)
                     mass += np.where(held, share, 0.0)
-                values.append(value.sum())
-                masses.append(mass.sum())
+                values.append(value[ran].sum())
+                masses.append(mass[ran].sum())
             curves[name] = tuple(
-                CurveEstimate(k, float(v / m), float(m / len(draws)))
+                CurveEstimate(k, float(v / m), float(m / len(ran)))
                 for k, v, m in zip(counts, values, masses, strict=True)
                 if m > 0
             )
@@ -340,7 +371,7 @@ class SimulatedTrials:
 
     def _downstream(
         self, settings: tuple[tuple[str, StageSetting], ...], position: int, upstream: int, before: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Array, Bools]:
         """Last answer's outcome from a given state at a stage, by example, and whether all its draws are held."""
         examples = self._problem.family.examples
         state = np.full(examples, bool(upstream))

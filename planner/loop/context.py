@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from env.allocation import Allocation, StageSetting
 from env.backends.pool import BackendPool, Backends
@@ -15,13 +16,14 @@ from env.spec import StudySpec
 from env.tasks.data import Splits, load_splits
 from planner.answered import Answered
 from planner.archive import Archive, ProposalRecord, TrialRecord
-from planner.history import Guideline, History
+from planner.history import Guideline, History, PastStudy
 from planner.loop.accounts import StudyAccounts
 from planner.loop.budgets import SearchBudgets
 from planner.loop.constraints import feasible, measures_latency
 from planner.loop.experience import past_tasks
 from planner.loop.journal import CALL, Journal
 from planner.loop.results import TrialResults
+from planner.loop.warm_start import past_studies
 from planner.proposers import Ablation, InsightProposer, Proposer, ProposerSetup, open_proposer
 from planner.proposers.registry import may_ask_llm
 from planner.space import SearchSpace
@@ -152,7 +154,13 @@ class StudyContext:
             self._left(journal),
             journal.pending(self.results.problem),
             self.results.differences(trials) if self.proposer.kind == "agent" else {},
+            self.past,
         )
+
+    @cached_property
+    def past(self) -> tuple[PastStudy, ...]:
+        """Earlier studies that this one may learn from; the same in every run of it."""
+        return past_studies(self.archive, self.study_id, self.spec) if self.spec.proposer.warm_start else ()
 
     def answered(self) -> Answered:
         """Which allocations need no trial, by what has run."""

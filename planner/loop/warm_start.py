@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from env.allocation import Allocation, StageSetting
 from env.errors import ApportionError
 from env.spec import StudySpec
 from planner.archive import Archive, StudyRecord, TrialRecord
-from planner.history import CurveEstimate, PastStudy, TrialView
+from planner.history import PastStudy, TrialView
+from planner.loop.journal import trial_view
 
 MAX_STUDIES = 50
 """Earlier studies looked at, the newest first."""
@@ -61,17 +63,4 @@ def _view(trial: TrialRecord, names: Mapping[str, str]) -> TrialView:
         stage: StageSetting(names.get(s.model, s.model), s.strategy, s.samples, s.knobs)
         for stage, s in trial.allocation.settings
     }
-    return TrialView(
-        trial.trial_no,
-        trial.round,
-        Allocation.of(renamed),
-        trial.score or 0.0,
-        trial.standard_error or 0.0,
-        trial.predicted_cost,
-        trial.measured_cost or trial.predicted_cost,
-        trial.spend.new_draws,
-        {
-            stage: tuple(CurveEstimate(p.k, p.score, p.coverage) for p in points if p.score is not None)
-            for stage, points in trial.curves.items()
-        },
-    )
+    return replace(trial_view(trial, trial.curves), allocation=Allocation.of(renamed))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.bench.problem import Conditions
-from planner.bench.simulator import FAMILIES, Family, SimulatedProblem
+from planner.bench.simulator import FAMILIES, Family, SimulatedProblem, simulated
 from planner.bench.voting import draw, expected_outcomes, outcome, success
 
 SMALL = Family("small", 2, (1, 2, 4, 8), examples=60, clutter=0.3, recovery=0.4, turning=0.5)
@@ -80,3 +80,17 @@ def test_families_are_seeded_and_hard_enough_to_search(family: str) -> None:
     assert problems[0].space.size() > 100
     values = np.array(list(problems[0].truths.values()))
     assert np.mean(values >= problems[0].optimum - 0.01) < 0.15
+
+
+def test_racing_stops_a_hopeless_trial_early_and_saves_its_draws() -> None:
+    problem = simulated("two-stage", 401)
+    ranked = sorted(problem.truths, key=problem.truth)
+    raced, whole = problem.evaluator(0), problem.evaluator(0, Conditions(racing=False))
+    for trials in (raced, whole):
+        assert not trials.run(ranked[-1], 1, 0).view.stopped
+    stopped, complete = (trials.run(ranked[0], 2, 1).view for trials in (raced, whole))
+    assert stopped.stopped
+    assert not complete.stopped
+    assert stopped.new_draws < complete.new_draws
+    # It rests on fewer examples, and says so by a larger error or, where all failed alike, by a score near the truth.
+    assert abs(stopped.score - complete.score) < 0.35
