@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from env.allocation import Allocation
 from planner.proposers import Proposal
 from planner.space import SearchSpace
+
+Check = Callable[[Proposal, Allocation, Sequence[Allocation]], str]
+"""A further condition: the proposal, its allocation in normal form, and what was accepted of the batch before it -> why
+it is refused; empty where it is not."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,11 @@ class Verdict:
 
 
 def review(
-    proposals: Sequence[Proposal], space: SearchSpace, taken: Collection[Allocation], room: int
+    proposals: Sequence[Proposal],
+    space: SearchSpace,
+    taken: Collection[Allocation],
+    room: int,
+    checks: Sequence[Check] = (),
 ) -> list[Verdict]:
     """Judge a batch in order.
 
@@ -37,20 +45,23 @@ def review(
         space: the search space.
         taken: allocations that ran or are accepted already, in normal form.
         room: how many may still be accepted.
+        checks: what the study so far adds: the search budget, trials that are answered already.
     """
     seen = set(taken)
     verdicts: list[Verdict] = []
-    accepted = 0
+    accepted: list[Allocation] = []
     for proposal in proposals:
         allocation, reason = _judge(proposal, space, seen)
-        if not reason and accepted >= room:
+        if not reason and len(accepted) >= room:
             reason = f"the batch is full: {room} allocations were asked for"
+        if not reason and allocation is not None:
+            reason = next(filter(None, (check(proposal, allocation, accepted) for check in checks)), "")
         if reason:
             verdicts.append(Verdict(proposal, allocation, False, reason))
             continue
         assert allocation is not None
         seen.add(allocation)
-        accepted += 1
+        accepted.append(allocation)
         verdicts.append(Verdict(proposal, allocation, True))
     return verdicts
 

@@ -34,6 +34,14 @@ class Content:
     """Prompt and completion tokens; None leaves usage out, as some servers do."""
 
     refusal: str | None = None
+    tool_calls: tuple[tuple[str, str], ...] = ()
+    """Names of tools and their arguments as JSON text."""
+
+    reasoning: int = 0
+    """Of the completion tokens; as servers of thinking models state it."""
+
+    cached: int = 0
+    """Of the prompt tokens."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +166,18 @@ class ScriptedLlm:
         if isinstance(step, Mapping):
             step = json.dumps(step)
         content = Content(step) if isinstance(step, str) else step
-        message = {"role": "assistant", "content": content.text, "refusal": content.refusal}
+        message: dict[str, Any] = {"role": "assistant", "content": content.text, "refusal": content.refusal}
+        if content.tool_calls:
+            message["tool_calls"] = [
+                {"id": f"call-{number}-{i}", "type": "function", "function": {"name": name, "arguments": arguments}}
+                for i, (name, arguments) in enumerate(content.tool_calls)
+            ]
         choices = [{"index": 0, "message": message, "finish_reason": content.finish_reason, "logprobs": None}]
-        return JSONResponse(_completion(body, number, choices, content.usage))
+        completion = _completion(body, number, choices, content.usage)
+        if content.usage is not None and (content.reasoning or content.cached):
+            completion["usage"]["completion_tokens_details"] = {"reasoning_tokens": content.reasoning}
+            completion["usage"]["prompt_tokens_details"] = {"cached_tokens": content.cached}
+        return JSONResponse(completion)
 
 
 def _completion(
@@ -181,13 +198,19 @@ def _completion(
 
 def prompt_text(request: Json) -> str:
     """All messages of a request as one text."""
-    return "\n\n".join(str(message["content"]) for message in request["messages"])
+    return "\n\n".join(str(message["content"] or "") for message in request["messages"])
 
 
 def data_block(prompt: str, name: str) -> str:
     """The text between the marks of one of the prompt's data blocks; empty where there is none."""
     found = re.search(rf"^<<<DATA {name}\n(.*?)\nDATA>>>$", prompt, re.DOTALL | re.MULTILINE)
     return found.group(1) if found else ""
+
+
+def best_again(request: dict[str, Any], number: int) -> Reply:
+    """Proposes the best trial once more, which its prompt shows: a duplicate."""
+    best = json.loads(data_block(prompt_text(request), "history"))["trials"][0]
+    return {"proposals": [{"allocation": best["allocation"], "reason": "again", "expected_score": 0.5}]}
 
 
 def refusing(fields: Sequence[str], then: Step, status: int = 400) -> Script:

@@ -19,7 +19,7 @@ from env.allocation import Allocation
 from env.errors import ApportionError
 from env.spec import SpecError
 from planner.archive import StudyRecord, TrialRecord
-from planner.plans import PlanDocument, amount
+from planner.plans import PlanDocument, amount, spent
 
 out = Console()
 err = Console(stderr=True)
@@ -150,10 +150,14 @@ def print_plan(plan: PlanDocument) -> None:
     out.print("[bold]Guidelines[/]")
     for guideline in plan.guidelines:
         out.print(f"  - {guideline.text}", highlight=False)
-    spent = "; ".join(f"{line.ledger} {_spent(line.spent, line.unit)}" for line in plan.ledgers)
-    out.print(f"[bold]Spent[/] {spent}; {plan.trials} trials, {plan.refused} proposals refused", highlight=False)
-
-
-def _spent(value: float, unit: str) -> str:
-    """What a ledger was charged; draws and tokens are counted, the rest has no whole units."""
-    return f"{value:,.0f} {unit}" if unit in ("draws", "tokens") else amount(value, unit)
+    ledgers = "; ".join(f"{line.ledger} {spent(line)}" for line in plan.ledgers)
+    out.print(f"[bold]Spent[/] {ledgers}; {plan.trials} trials, {plan.refused} proposals refused", highlight=False)
+    agent = plan.provenance.agent
+    if agent is not None:
+        money = "price not known" if agent.dollars is None else f"{agent.dollars:,.4f} dollars"
+        out.print(
+            f"[bold]Agent[/] {', '.join(agent.models)}: {agent.calls} calls, {agent.prompt_tokens:,} prompt and "
+            f"{agent.completion_tokens:,} completion tokens, {money}; prompts {', '.join(agent.prompts)}; "
+            f"{agent.earned} of its {agent.trials} trials earned their place",
+            highlight=False,
+        )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from env.allocation import Allocation
 from env.costs import CostOptions, PlanCost, PlanLimits
+from env.costs.money import read_prices
 from env.costs.profiles import profile_faults
 from env.errors import ApportionError, CheckpointError, TemplateError
+from env.spec.architecture import Price
 from env.spec.checkpoints import resolve_checkpoint
 from env.spec.faults import Fault
 from env.spec.pipeline import FleetModel, JudgeModel, ModelSpec, OpenAIModel, PipelineSpec, ReplayModel, TorchModel
@@ -15,7 +18,7 @@ from env.spec.stage import StageSpec
 from env.spec.study import StudySpec
 from env.strategies import STRATEGIES
 from env.strategies.settings import knob_fault, stage_settings
-from env.tasks.data import DataError, Splits, load_splits
+from env.tasks.data import DataError, Splits, confined, load_splits
 from env.tasks.metrics import stage_answers
 from env.tasks.prompts import template_variables
 
@@ -30,6 +33,7 @@ def check_study(spec: StudySpec) -> list[Fault]:
     faults += data_faults
     faults += _check_stages(spec.pipeline, splits)
     faults += _check_constraints(spec)
+    faults += _check_proposer(spec)
     if not faults and any(isinstance(model, ReplayModel) for model in spec.pipeline.models.values()):
         # Imported here: pyarrow is only needed by studies on recorded pools.
         from env.spec.replay_check import check_replay
@@ -38,6 +42,26 @@ def check_study(spec: StudySpec) -> list[Fault]:
     if not faults:
         faults += _check_budget(spec)
     return faults
+
+
+def _check_proposer(spec: StudySpec) -> list[Fault]:
+    """What money the agent's LLM may cost can only be kept to where its price is known."""
+    proposer, faults = spec.proposer, list[Fault]()
+    listed: Mapping[str, Price] = {}
+    if proposer.prices is not None:
+        try:
+            listed = read_prices(confined(proposer.prices))
+        except ApportionError as error:
+            faults.append(Fault("proposer.prices", str(error)))
+    if spec.budget.proposer.dollars is None or proposer.price is not None or faults:
+        return faults
+    if proposer.prices is None:
+        message = "needs the price of the agent's LLM: state proposer.price (US dollars for a million tokens)"
+        return [Fault("budget.proposer.dollars", message)]
+    if proposer.model is not None and proposer.model not in listed:
+        message = f"{proposer.prices} has no price of {proposer.model}; there are {', '.join(sorted(listed))}"
+        return [Fault("proposer.prices", message)]
+    return []
 
 
 def _check_models(pipeline: PipelineSpec) -> list[Fault]:

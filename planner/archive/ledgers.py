@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 from sqlmodel import Session, col, func, select
 
 from planner.archive.errors import ArchiveError, BudgetExhausted
-from planner.archive.records import Claim, Ledger, LedgerUsage, SettledShare
+from planner.archive.records import Claim, Ledger, LedgerEntry, LedgerUsage, SettledShare
 from planner.archive.sessions import Sessions, insert_missing, serialise, utc_now
 from planner.archive.tables import LedgerRow
 
@@ -171,6 +171,13 @@ class Ledgers:
         with self._sessions.read() as session:
             rows = session.connection().execute(query)
             return {cast(Ledger, name): SettledShare(float(r or 0), float(s or 0)) for name, r, s in rows}
+
+    def entries_of(self, study_id: str, ledger: Ledger) -> list[LedgerEntry]:
+        """Every entry of a ledger by key, open ones included."""
+        query = select(LedgerRow).where(LedgerRow.study_id == study_id, LedgerRow.ledger == ledger)
+        with self._sessions.read() as session:
+            rows = session.exec(query.order_by(col(LedgerRow.entry_key)))
+            return [LedgerEntry(row.entry_key, row.reserved, row.settled) for row in rows]
 
     def usage(self, study_id: str, ledger: Ledger) -> LedgerUsage:
         """What is settled and what is openly reserved."""

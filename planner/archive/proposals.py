@@ -35,17 +35,25 @@ class Proposals:
             return insert_missing(session.connection(), ProposalRow, rows)
 
     def list(
-        self, study_id: str, round: int | None = None, since: int | None = None, prompts: bool = True
+        self,
+        study_id: str,
+        round: int | None = None,
+        since: int | None = None,
+        prompts: bool = True,
+        origin: str | None = None,
     ) -> list[ProposalRecord]:
         """Proposals of a study in the order they were made.
 
         Args:
-            study_id: which.
+            study_id: the study; none where there is no such.
             round: only of this one.
             since: only of this round and later ones.
             prompts: read the prompts of LLM calls too; they are long, and None in what is answered without them.
+            origin: only of this one.
         """
         query = select(ProposalRow).where(ProposalRow.study_id == study_id)
+        if origin is not None:
+            query = query.where(ProposalRow.origin == origin)
         if round is not None:
             query = query.where(ProposalRow.round == round)
         if since is not None:
@@ -62,11 +70,13 @@ def _values(proposal: ProposalRecord) -> dict[str, Any]:
     return asdict(proposal) | {
         "allocation": None if allocation is None else allocation.to_json(),
         "allocation_key": proposal.allocation_key,
+        "call": dict(proposal.call),
         "created_at": utc_now(),
     }
 
 
 def _record(row: ProposalRow, prompts: bool = True) -> ProposalRecord:
-    left_out = {"allocation", "allocation_key"} | (set() if prompts else {"prompt"})
+    left_out = {"allocation", "allocation_key", "call"} | (set() if prompts else {"prompt"})
     values = row.model_dump(exclude=left_out)
-    return ProposalRecord(allocation=Allocation.from_json(row.allocation) if row.allocation else None, **values)
+    allocation = Allocation.from_json(row.allocation) if row.allocation else None
+    return ProposalRecord(allocation=allocation, call=row.call or {}, **values)

@@ -17,7 +17,7 @@ SearchLedger = Literal[
 ]
 """What the search spends; `search` itself counts draws."""
 
-Ledger = Literal[SearchLedger, "proposer"]
+Ledger = Literal[SearchLedger, "proposer", "proposer_money"]
 PlanKind = Literal["chosen", "best"]
 Verdict = Literal["accepted", "refused"]
 TrialStatus = Literal["done", "failed", "cut"]
@@ -147,6 +147,10 @@ class ProposalRecord:
     llm_model: str | None = None
     tokens_in: int = 0
     tokens_out: int = 0
+    call: Mapping[str, Any] = field(default_factory=dict)
+    """What else is known of an LLM call: its prompts' version, the request's hash, cached and reasoning tokens,
+    dollars, seconds, tool calls. Of a proposal: the version of the prompts that it answers."""
+
     created_at: datetime | None = None
     """Set by the archive; ignored when recording."""
 
@@ -186,6 +190,16 @@ class PlanRecord:
     """The full plan document as JSON."""
 
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One reservation, and what it came to."""
+
+    key: str
+    reserved: float
+    settled: float | None
+    """None while it is open."""
 
 
 @dataclass(frozen=True)

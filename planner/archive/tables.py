@@ -77,6 +77,9 @@ class ProposalRow(ArchiveTable, table=True):
     llm_model: str | None = None
     tokens_in: int = Field(sa_type=BigInteger)
     tokens_out: int = Field(sa_type=BigInteger)
+    call: dict[str, Any] | None = Field(default=None, sa_type=Json)
+    """What else is known of an LLM call; NULL in rows recorded before it was kept."""
+
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 

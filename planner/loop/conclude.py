@@ -27,6 +27,7 @@ from planner.evidence import (
     plain_words,
 )
 from planner.history import History
+from planner.loop.agent_use import agent_use
 from planner.loop.constraints import Judged, binding, judge, measures_latency
 from planner.loop.context import StudyContext, reference_allocation
 from planner.loop.engines import plan_engines, settle_engines
@@ -353,6 +354,10 @@ def _ledgers(context: StudyContext) -> list[LedgerLine]:
     proposer = context.archive.ledgers.usage(context.study_id, "proposer")
     limit = context.spec.budget.proposer.tokens
     lines.append(LedgerLine(ledger="proposer", spent=proposer.settled, unit="tokens", limit=limit))
+    money = context.archive.ledgers.usage(context.study_id, "proposer_money")
+    most = context.spec.budget.proposer.dollars
+    if money.unit or most is not None:
+        lines.append(LedgerLine(ledger="proposer", spent=money.settled, unit="dollars", limit=most))
     return lines
 
 
@@ -372,4 +377,6 @@ def _provenance(context: StudyContext) -> Provenance:
             name: context.backends.backend(name).identity.revision for name in sorted(context.spec.pipeline.models)
         },
         apportion=installed,
+        ablated=list(context.spec.proposer.ablate),
+        agent=agent_use(context),
     )

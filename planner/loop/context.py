@@ -14,12 +14,15 @@ from env.errors import ApportionError
 from env.execution import Environment, Progress
 from env.spec import StudySpec
 from env.tasks.data import Splits, load_splits
+from planner.answered import Answered
 from planner.archive import Archive, ProposalRecord, TrialRecord
 from planner.history import Guideline, History, PastStudy
+from planner.loop.accounts import StudyAccounts
 from planner.loop.budgets import SearchBudgets
 from planner.loop.constraints import feasible, measures_latency
 from planner.loop.experience import past_tasks
-from planner.loop.journal import Journal
+from planner.loop.journal import CALL, Journal
+from planner.loop.results import TrialResults
 from planner.loop.warm_start import past_studies
 from planner.proposers import Ablation, InsightProposer, Proposer, ProposerSetup, open_proposer
 from planner.proposers.registry import may_ask_llm
@@ -80,6 +83,8 @@ class StudyContext:
         )
         self.ablation = Ablation.of(self.spec.proposer.ablate)
         self.insight = InsightProposer(self.space, self.spec.seed, self.spec.proposer.batch, ablation=self.ablation)
+        self.accounts = StudyAccounts(archive, study_id, self.spec.budget.proposer)
+        self.results = TrialResults(archive, study_id)
         self.proposer = self._open_proposer(os.environ if environ is None else environ)
         self.budgets = SearchBudgets(self.spec, archive, study_id, self.backends, len(self.splits.search))
         self._journal = Journal(archive, study_id, self.feasible)
@@ -102,6 +107,7 @@ class StudyContext:
             self.proposer_tokens_left,
             self.ablation,
             lambda: past_tasks(self.archive, self.study_id),
+            self.accounts,
         )
         return open_proposer(kind, setup)
 
@@ -124,6 +130,10 @@ class StudyContext:
         """Trials on the search split, by number, without their curves."""
         return list(self.journal().trials)
 
+    def calls(self) -> list[ProposalRecord]:
+        """Every LLM call so far, in the order they were made."""
+        return self.archive.proposals.list(self.study_id, origin=CALL)
+
     def accepted(self) -> list[ProposalRecord]:
         """Accepted proposals in order; the position in this list, from 1, is the trial's number."""
         return list(self.journal().accepted)
@@ -135,20 +145,26 @@ class StudyContext:
             Guideline(g.round, g.insight, g.text, g.stage, g.structured)
             for g in self.archive.guidelines.list(self.study_id, newest=GUIDELINE_ROUNDS)
         ]
+        trials = tuple(journal.views)
         return History(
             round_,
-            tuple(journal.views),
+            trials,
             tuple(journal.refused),
             tuple(guidelines),
             self._left(journal),
-            journal.pending,
-            past=self.past,
+            journal.pending(self.results.problem),
+            self.results.differences(trials) if self.proposer.kind == "agent" else {},
+            self.past,
         )
 
     @cached_property
     def past(self) -> tuple[PastStudy, ...]:
         """Earlier studies that this one may learn from; the same in every run of it."""
         return past_studies(self.archive, self.study_id, self.spec) if self.spec.proposer.warm_start else ()
+
+    def answered(self) -> Answered:
+        """Which allocations need no trial, by what has run."""
+        return Answered(self.space, self.journal().views, self.results)
 
     def feasible(self, trial: TrialRecord) -> bool:
         """Whether a search trial meets the constraints that only a run can judge."""

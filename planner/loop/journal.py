@@ -76,11 +76,8 @@ class Journal:
         self.by_round: dict[int, list[ProposalRecord]] = {}
         """Without the prompts and replies of LLM calls."""
 
-        self.asked_rounds: set[int] = set()
-        """Rounds in which the proposer's LLM was asked."""
-
-        self.answered_rounds: set[int] = set()
-        """Those in which it gave allocations; an LLM that gives guidelines only is of no use."""
+        self._calls: dict[int, dict[bool, bool]] = {}
+        """By round in which the LLM was asked: (whether for allocations) -> whether any call was answered."""
 
         self.accepted_by_round: dict[int, list[int]] = {}
         """Numbers of the trials that a round's accepted proposals become."""
@@ -106,10 +103,18 @@ class Journal:
         return self
 
     @property
-    def pending(self) -> tuple[PendingView, ...]:
-        """Accepted allocations without a score."""
+    def answered(self) -> dict[int, bool]:
+        """Rounds in which the proposer's LLM was asked -> whether it was of use.
+
+        A round in which it was asked for allocations is judged by those calls: guidelines alone are of no use. In
+        others it had no share of the batch.
+        """
+        return {round_: calls.get(True, calls.get(False, False)) for round_, calls in self._calls.items()}
+
+    def pending(self, problem: Callable[[int], str] = lambda number: "") -> tuple[PendingView, ...]:
+        """Accepted allocations without a score; `problem` says of a trial, by number, why it has none."""
         return tuple(
-            PendingView(proposal.allocation, proposal.origin)
+            PendingView(proposal.allocation, proposal.origin, problem(number) if number in self.numbers else "")
             for number, proposal in enumerate(self.accepted, 1)
             if number not in self._place and proposal.allocation is not None
         )
@@ -179,9 +184,8 @@ class Journal:
         if proposal.origin == CALL:
             proposal = replace(proposal, reply=None)
         if proposal.llm_model is not None:
-            self.asked_rounds.add(proposal.round)
-            if proposal.attempt >= 0 and proposal.verdict == "accepted":
-                self.answered_rounds.add(proposal.round)
+            calls, proposing = self._calls.setdefault(proposal.round, {}), proposal.attempt >= 0
+            calls[proposing] = calls.get(proposing, False) or proposal.verdict == "accepted"
         self.by_round.setdefault(proposal.round, []).append(proposal)
         if proposal.verdict == "accepted" and proposal.allocation is not None:
             self.accepted.append(proposal)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from env.allocation import Allocation
 from env.execution import AllowanceSpent, TrialResult
 from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
 from planner.evidence.choice import MIN_SHARE
 from planner.history import Guideline, History, RefusedView
+from planner.loop.accounts import REFLECTING, call_record
 from planner.loop.budgets import Numbered, Reserved
 from planner.loop.constraints import measures_latency
 from planner.loop.context import StudyContext
@@ -20,7 +22,7 @@ from planner.loop.racing import BatchRace, look_points, running_order
 from planner.outlay import LIMITS
 from planner.proposers import Exchange, Proposal, Suggestions
 from planner.proposers.registry import may_ask_llm
-from planner.review import Verdict, review
+from planner.review import Check, Verdict, review
 
 MAX_ATTEMPTS = 2
 """Batches a proposer may get refused in one round before the insight policy fills in."""
@@ -205,10 +207,11 @@ class Phases:
         history = context.history(round_)
         guidelines: tuple[Guideline, ...] = ()
         if self._llm_usable(round_):
+            context.accounts.at(round_, REFLECTING)
             reflection = await context.proposer.reflect(history)
             guidelines = reflection.guidelines
             self._charge(f"reflect-{round_}", reflection.exchanges)
-            self._store_exchanges(round_, -1, reflection.exchanges)
+            self._store_exchanges(round_, REFLECTING, reflection.exchanges)
         if not guidelines and context.proposer.kind in GUIDED:
             guidelines = (await context.insight.reflect(history)).guidelines
         context.archive.guidelines.record(
@@ -299,6 +302,7 @@ class Phases:
         context = self._context
         if attempt >= MAX_ATTEMPTS or not self._llm_usable(round_):
             return _filling(await context.insight.propose(history, room, refused))
+        context.accounts.at(round_, attempt)
         suggestions = await context.proposer.propose(history, room, refused)
         self._charge(f"propose-{round_}-{attempt}", suggestions.exchanges)
         return suggestions
@@ -313,13 +317,13 @@ class Phases:
 
     def _llm_usable(self, round_: int) -> bool:
         """Whether the proposer should still be asked; one without an LLM always should."""
-        journal = self._context.journal()
-        recent = sorted(r for r in journal.asked_rounds if r < round_)[-MAX_LLM_FAILURES:]
-        return len(recent) < MAX_LLM_FAILURES or any(r in journal.answered_rounds for r in recent)
+        answered = self._context.journal().answered
+        recent = [answered[r] for r in sorted(answered) if r < round_][-MAX_LLM_FAILURES:]
+        return len(recent) < MAX_LLM_FAILURES or any(recent)
 
     def _charge(self, entry: str, exchanges: Sequence[Exchange]) -> None:
-        """Enter what the LLM used; the proposer has checked the budget before it called."""
-        tokens = sum(e.prompt_tokens + e.completion_tokens for e in exchanges)
+        """Enter what the LLM of a proposer without accounts used; it has checked the budget before it called."""
+        tokens = sum(e.prompt_tokens + e.completion_tokens for e in exchanges if not e.kept)
         if tokens:
             ledgers = self._context.archive.ledgers
             ledgers.reserve(self._context.study_id, "proposer", entry, "tokens", tokens, None)
@@ -327,7 +331,8 @@ class Phases:
 
     def _review(self, round_: int, attempt: int, suggestions: Suggestions, room: int) -> int:
         context = self._context
-        verdicts = review(suggestions.proposals, context.space, context.journal().taken, room)
+        taken = context.journal().taken
+        verdicts = review(suggestions.proposals, context.space, taken, room, self._checks(suggestions))
         self._store_exchanges(round_, attempt, suggestions.exchanges)
         context.archive.proposals.record(
             *(self._record(round_, attempt, i, verdict) for i, verdict in enumerate(verdicts))
@@ -347,6 +352,25 @@ class Phases:
         )
         return sum(v.accepted for v in verdicts)
 
+    def _checks(self, suggestions: Suggestions) -> list[Check]:
+        """What the study so far adds to review of an LLM's proposals: the search budget, and what is answered already.
+
+        The insight policy's own proposals are never held against curves: its surrogate has every point of them, and
+        what it proposes all the same it proposes for a reason that a curve does not show. Nor are they against the
+        budget: who cannot take a hint gains nothing by a refusal, and reserving says which limit ends the search.
+        """
+        context = self._context
+        if not any(p.origin == "agent" for p in suggestions.proposals):
+            return []
+        within, answered = search_budget_check(context), context.answered()
+
+        def check(proposal: Proposal, allocation: Allocation, accepted: Sequence[Allocation]) -> str:
+            if proposal.origin != "agent":
+                return ""
+            return within(proposal, allocation, accepted) or answered.reason(allocation)
+
+        return [check]
+
     def _record(self, round_: int, attempt: int, position: int, verdict: Verdict) -> ProposalRecord:
         proposal = verdict.proposal
         return ProposalRecord(
@@ -361,32 +385,37 @@ class Phases:
             proposal.reason,
             proposal.expected_score,
             reply=proposal.raw or None,
+            call={"prompts": proposal.prompts} if proposal.prompts else {},
         )
 
     def _store_exchanges(self, round_: int, attempt: int, exchanges: Sequence[Exchange]) -> None:
-        """Keep every LLM call word for word, as rows of their own behind the proposals they led to."""
+        """Keep every LLM call word for word, as far as the proposer's accounts have not kept it yet."""
         self._context.archive.proposals.record(
             *(
-                ProposalRecord(
-                    self._context.study_id,
-                    round_,
-                    attempt,
-                    1000 + i,
-                    None,
-                    CALL,
-                    "refused" if exchange.error else "accepted",
-                    exchange.error,
-                    "the proposer's LLM was asked",
-                    None,
-                    exchange.prompt,
-                    exchange.reply,
-                    exchange.model,
-                    exchange.prompt_tokens,
-                    exchange.completion_tokens,
-                )
+                call_record(self._context.study_id, round_, attempt, i, exchange)
                 for i, exchange in enumerate(exchanges)
+                if not exchange.kept
             )
         )
+
+
+def search_budget_check(context: StudyContext) -> Check:
+    """Refuses what the draw budget of the search cannot cover, with the numbers."""
+    limit = context.spec.budget.search.draws
+    used = context.archive.ledgers.usage(context.study_id, "search").total
+    examples = len(context.splits.search)
+
+    def check(_: Proposal, allocation: Allocation, accepted: Sequence[Allocation]) -> str:
+        left = (limit or 0) - used - sum(context.space.most_draws(a) * examples for a in accepted)
+        need = context.space.most_draws(allocation) * examples
+        if limit is None or need <= left:
+            return ""
+        return (
+            f"over the search budget: the trial may need {need:,} draws ({examples} examples), {max(0, left):,.0f} of "
+            f"{limit:,} are left"
+        )
+
+    return check
 
 
 def _filling(suggestions: Suggestions) -> Suggestions:

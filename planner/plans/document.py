@@ -167,6 +167,43 @@ class LedgerLine(_Document):
     limit: float | None
 
 
+class AgentUse(_Document):
+    """What the agent's LLM did in the study, and what that cost."""
+
+    models: list[str]
+    """Names under which it was asked."""
+
+    prompts: list[str]
+    """Name, version and start of the hash of the prompt templates; several where the program was upgraded meanwhile."""
+
+    calls: int
+    failed_calls: int
+    """Without a usable reply."""
+
+    tool_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    """Of the prompt tokens, as far as the server says."""
+
+    reasoning_tokens: int
+    """Of the completion tokens, as far as the server says."""
+
+    dollars: float | None
+    """None where the LLM's price is not known."""
+
+    proposed: int
+    refused: int
+    trials: int
+    earned: int
+    """Trials that beat everything before them and whatever else was proposed beside them."""
+
+    bias: float | None
+    """Mean of measured minus expected score; None where it expected nothing."""
+
+    absolute_error: float | None
+
+
 class Provenance(_Document):
     """What decides the result, so that somebody else can get it again."""
 
@@ -179,6 +216,11 @@ class Provenance(_Document):
     """Revision of the weights by model name; empty where a remote model states none."""
 
     apportion: str
+    ablated: list[str] = Field(default_factory=list)
+    """Parts of the method that the study left out."""
+
+    agent: AgentUse | None = None
+    """None where no LLM was asked."""
 
 
 class PlanDocument(_Document):

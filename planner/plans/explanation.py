@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from env.allocation import Allocation
 from planner.evidence import Contender, SelectionEstimate
 from planner.history import History
-from planner.plans.document import IntervalPublic, Rival
+from planner.plans.document import IntervalPublic, LedgerLine, Rival
 from planner.proposers.guidelines import plateau_of
 from planner.space import SearchSpace
 
@@ -22,6 +22,13 @@ def amount(value: float, unit: str) -> str:
             if value >= size:
                 return f"{value / size:.4g} {prefix}{unit}"
     return f"{value:.4g} {unit}"
+
+
+def spent(line: LedgerLine) -> str:
+    """What a ledger was charged, for people: whole draws and tokens, money to the cent of a cent."""
+    if line.unit in ("draws", "tokens"):
+        return f"{line.spent:,.0f} {line.unit}"
+    return f"{line.spent:,.4f} dollars" if line.unit == "dollars" else amount(line.spent, line.unit)
 
 
 def stage_reason(space: SearchSpace, history: History, allocation: Allocation, stage: str) -> str:

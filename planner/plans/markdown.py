@@ -42,6 +42,7 @@ def report_markdown(report: StudyReport, pictures: Sequence[Picture] = ()) -> st
     lines, left_out = sections.guidelines_shown(report)
     parts += _section("Guidelines as they came", [_list(lines), prose(left_out)])
     parts += _section("What it cost", [_table(sections.ledgers_table(report))])
+    parts += _section("What the agent did", [prose(sections.agent_words(report))])
     parts += _section("How far predictions can be trusted", [_table(sections.fits_table(report))])
     parts += _section("Limits", [_list(report.limits)])
     parts += _section("Further", [_list([f"{extra.name}: {extra.words}" for extra in report.extras])])

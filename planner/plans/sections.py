@@ -215,6 +215,27 @@ def fits_table(report: StudyReport) -> Rows:
     return Rows(columns, tuple(rows))
 
 
+def agent_words(report: StudyReport) -> str:
+    """What the agent's LLM did and cost; empty where none was asked."""
+    use = report.plan.provenance.agent
+    if use is None:
+        return ""
+    money = "price not known" if use.dollars is None else f"{use.dollars:,.4f} US dollars"
+    words = (
+        f"{', '.join(use.models)} was asked {count(use.calls, 'time')} ({use.failed_calls:,} without a usable reply) "
+        f"with the prompts {', '.join(use.prompts)}: {count(use.prompt_tokens, 'prompt token')} ({use.cached_tokens:,} "
+        f"cached), {count(use.completion_tokens, 'completion token')} ({use.reasoning_tokens:,} of thinking), {money}, "
+        f"{count(use.tool_calls, 'tool')} used. Of {count(use.proposed, 'proposal')} {use.refused:,} were refused and "
+        f"{use.trials:,} ran; {use.earned:,} of those beat everything before and beside them."
+    )
+    if use.bias is not None and use.absolute_error is not None:
+        words += (
+            f" It expected scores {score(use.absolute_error)} off on average; measured minus expected was "
+            f"{signed(use.bias)}."
+        )
+    return words
+
+
 def provenance_table(report: StudyReport) -> Rows:
     """What decides the result."""
     source = report.plan.provenance
@@ -223,6 +244,7 @@ def provenance_table(report: StudyReport) -> Rows:
         ("spec, SHA-256", source.spec_sha256),
         ("seed", str(source.seed)),
         ("proposer", source.proposer),
+        *([("left out of the method", ", ".join(source.ablated))] if source.ablated else []),
         ("apportion", source.apportion),
     ]
     rows += [(f"weights of {name}", revision or "not stated") for name, revision in source.models.items()]

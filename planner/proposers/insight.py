@@ -130,7 +130,9 @@ class InsightProposer:
         self, history: History, surrogate: Surrogate, candidates: Sequence[Allocation], mean: Array, count: int
     ) -> Suggestions:
         generator = np.random.default_rng([self._seed, history.round, len(history.trials), len(history.refused)])
+        # What is accepted and has not run must be beaten too, by what it may turn out to score.
         tried = [t.allocation for t in sorted(history.able, key=lambda t: -t.score)[:TRIED]]
+        tried += [p.allocation for p in history.pending if not p.problem]
         drawn = from_log(surrogate.sample(self._tables.places([*candidates, *tried]), SAMPLES, generator))
         scores, incumbent = drawn[:, : len(candidates)], drawn[:, len(candidates) :].max(axis=1, initial=0.0)
         price = NewDraws(history.trials, reused=not self._ablation.without_bank).relative(candidates)

@@ -16,6 +16,7 @@ from planner.proposers.experience import PastTask
 from planner.space import SearchSpace
 
 if TYPE_CHECKING:
+    from planner.proposers.agent.accounts import Accounts
     from planner.proposers.agent.settings import LlmSettings
 
 GROUP = "apportion.proposers"
@@ -79,6 +80,9 @@ class ProposerSetup:
 
     experience: Callable[[], Sequence[PastTask]] = no_experience
     """Earlier studies, for proposers that learn from them; called only by those, as it reads the archive."""
+
+    accounts: Accounts | None = None
+    """The agent's budget and memory in the archive; without them `tokens_left` is its limit."""
 
     def wanted_llm(self, kind: str) -> LlmSettings:
         """The LLM, for a proposer that cannot do without one.
@@ -203,7 +207,16 @@ def _open_auto(setup: ProposerSetup) -> Proposer:
 def _open_agent(setup: ProposerSetup) -> Proposer:
     from planner.proposers.agent import AgentProposer
 
-    return AgentProposer(setup.space, setup.wanted_llm("agent"), setup.task, setup.seed, setup.tokens_left)
+    return AgentProposer(
+        setup.space,
+        setup.wanted_llm("agent"),
+        setup.task,
+        setup.seed,
+        setup.tokens_left,
+        policy=_open_insight(setup),
+        accounts=setup.accounts,
+        ablation=setup.ablation,
+    )
 
 
 def _open_insight(setup: ProposerSetup) -> Proposer:

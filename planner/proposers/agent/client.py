@@ -1,34 +1,29 @@
-"""One call of the agent's LLM: within the token budget, patient with weak servers, never raising for a bad one."""
+"""One request to the agent's LLM: within its budget, patient with weak servers, never raising for a bad one."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from planner.proposers._base import Exchange
-from planner.proposers.agent.dialect import Dialect, Prompt, ReplyForm
+from planner.proposers.agent.accounts import Accounts, OverBudgetError
+from planner.proposers.agent.completions import MAX_ERROR_CHARS, Answer, read_completion, refused
+from planner.proposers.agent.dialect import Dialect, Question, written
+from planner.proposers.agent.fences import clean
 from planner.proposers.agent.settings import NO_KEY, LlmSettings
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import AsyncOpenAI
 
 OPENAI_URL = "https://api.openai.com/v1"
-MAX_REPLY_CHARS = 200_000
-MAX_BODY_BYTES = 4_000_000
-MAX_ERROR_CHARS = 400
 MAX_WAIT_S = 30.0
-
-_UNSTORABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-
-
-def clean(text: str) -> str:
-    """Text without characters that SQL or UTF-8 cannot hold (control characters, lone surrogates)."""
-    return _UNSTORABLE.sub("�", text)
+MOST_GROWTH = 8
+"""How far the completion limit is raised, at most, for an LLM that thinks until the limit and never answers."""
 
 
 def estimate_tokens(text: str) -> int:
@@ -36,17 +31,31 @@ def estimate_tokens(text: str) -> int:
     return -(-len(text.encode("utf-8", "replace")) // 4)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What came of one HTTP request, or of the whole call."""
+@dataclass
+class _Used:
+    """Tokens and money of one question, over all its requests."""
 
-    reply: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    error: str = ""
-    transient: bool = False
-    wait_s: float | None = None
-    status: int | None = None
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+    dollars: float | None = None
+
+    def add(self, answer: Answer, dollars: float | None) -> None:
+        self.prompt += answer.prompt_tokens
+        self.completion += answer.completion_tokens
+        self.cached += answer.cached_tokens
+        self.reasoning += answer.reasoning_tokens
+        if dollars is not None:
+            self.dollars = (self.dollars or 0.0) + dollars
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What came of a question."""
+
+    dialect: Dialect
+    answer: Answer = field(default_factory=Answer)
 
 
 class LlmClient:
@@ -55,37 +64,46 @@ class LlmClient:
     Args:
         settings: the LLM.
         seed: sent with every request, where the server takes it.
-        token_budget: tokens the proposer may still spend, asked before every request; None is no limit.
     """
 
-    def __init__(self, settings: LlmSettings, seed: int, token_budget: Callable[[], int] | None = None) -> None:
+    def __init__(self, settings: LlmSettings, seed: int) -> None:
         self._settings = settings
         self._seed = seed
-        self._token_budget = token_budget
         self._dialect = Dialect()
+        self._limit = settings.max_completion_tokens
         self._open: tuple[asyncio.AbstractEventLoop, AsyncOpenAI] | None = None
 
-    async def ask(self, prompt: Prompt, form: ReplyForm) -> Exchange:
-        """One call with its retries; a failure is an exchange with `error`, only cancellation propagates.
+    def key(self, question: Question) -> str:
+        """Hash of a question: equal for equal questions to this LLM, whatever its server's dialect."""
+        asked = asdict(question) | {"model": self._settings.model, "seed": self._seed}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("utf-8", "replace")).hexdigest()
+
+    async def ask(self, question: Question, accounts: Accounts) -> Exchange:
+        """One question with its retries; a failure is an exchange with `error`, only cancellation propagates.
 
         Tokens are the server's count. Where it gives none they are estimated (`estimate_tokens`), and so is the prompt
         of a request that timed out, which the server most likely read and charged.
         """
         started = time.monotonic()
-        lost: list[int] = []
+        key, used = self.key(question), _Used()
         try:
-            dialect, answer = await self._answer(prompt, form, lost)
+            said = await self._answer(question, key, accounts, used)
         except Exception as error:
-            dialect, answer = self._dialect, _Answer(error=f"{type(error).__name__}: {error}")
-        messages = dialect.messages(prompt, form)
+            said = _Said(self._dialect, Answer(error=f"{type(error).__name__}: {error}"))
+        answer = said.answer
         return Exchange(
             model=self._settings.model,
-            prompt=self._storable("\n\n".join(f"[{m['role']}]\n{m['content']}" for m in messages)),
+            prompt=self._storable(_shown(said.dialect, question)),
             reply=self._storable(answer.reply),
-            prompt_tokens=answer.prompt_tokens + sum(lost),
-            completion_tokens=answer.completion_tokens,
+            prompt_tokens=used.prompt,
+            completion_tokens=used.completion,
             error=self._storable(answer.error)[:MAX_ERROR_CHARS],
             seconds=time.monotonic() - started,
+            cached_tokens=used.cached,
+            reasoning_tokens=used.reasoning,
+            dollars=used.dollars,
+            tool_calls=tuple(replace(c, arguments=self._storable(c.arguments)) for c in answer.tool_calls),
+            request=key,
         )
 
     async def close(self) -> None:
@@ -96,42 +114,55 @@ class LlmClient:
             if loop is asyncio.get_running_loop():
                 await client.close()
 
-    async def _answer(self, prompt: Prompt, form: ReplyForm, lost: list[int]) -> tuple[Dialect, _Answer]:
-        """Ask until there is an answer, the retries are used up or the budget is; `lost` collects timed-out tokens."""
+    async def _answer(self, question: Question, key: str, accounts: Accounts, used: _Used) -> _Said:
+        """Ask until there is an answer, the retries are used up or the budget is; `used` collects what all took."""
         dialect, retries = self._dialect, 0
         while True:
-            request = dialect.request(self._settings, self._seed, prompt, form)
-            size = sum(estimate_tokens(m["content"]) for m in dialect.messages(prompt, form))
-            size += estimate_tokens(str(request.get("response_format", "")))
-            over = self._over_budget(size + self._settings.max_completion_tokens, sum(lost))
-            if over:
-                return dialect, _Answer(error=over)
-            answer = await self._request(request, size)
+            request = dialect.request(self._settings, self._seed, question, self._limit)
+            size = estimate_tokens(written(dialect.messages(question)))
+            size += estimate_tokens(str(request.get("response_format", ""))) + estimate_tokens(
+                str(request.get("tools", ""))
+            )
+            try:
+                answer = await self._accounted(request, size, key, accounts, used)
+            except OverBudgetError as error:
+                return _Said(dialect, Answer(error=str(error)))
             if answer.status is None and not answer.transient:
                 # The server took the request; that its answer may be unusable is another matter.
                 self._dialect = dialect
-                return dialect, answer
-            weaker = None if answer.status is None else dialect.after_refusal(answer.status, answer.error)
+                if answer.starved and self._limit < MOST_GROWTH * self._settings.max_completion_tokens:
+                    self._limit *= 4
+                    continue
+                if answer.tool_calls and (question.final or not question.tools):
+                    answer = replace(answer, tool_calls=(), error=answer.error or "tools instead of an answer")
+                return _Said(dialect, answer)
+            weaker = (
+                None
+                if answer.status is None
+                else dialect.after_refusal(answer.status, answer.error, tools="tools" in request)
+            )
             if weaker is not None:
                 dialect = weaker
                 continue
             if not answer.transient or retries >= self._settings.max_retries:
-                return dialect, answer
-            if answer.prompt_tokens:
-                lost.append(answer.prompt_tokens)
+                return _Said(dialect, answer)
             wait = answer.wait_s if answer.wait_s is not None else self._settings.backoff_s * 2.0**retries
             await asyncio.sleep(min(wait, MAX_WAIT_S))
             retries += 1
 
-    def _over_budget(self, need: int, lost: int) -> str:
-        if self._token_budget is None:
-            return ""
-        left = max(0, self._token_budget() - lost)
-        if need <= left:
-            return ""
-        return f"proposer budget exhausted: {left} tokens left, the call may need {need}"
+    async def _accounted(
+        self, request: Mapping[str, object], size: int, key: str, accounts: Accounts, used: _Used
+    ) -> Answer:
+        """One HTTP request between its reservation and its settlement."""
+        dollars = self._settings.dollars
+        entry = accounts.reserve(key, size + self._limit, dollars(size, self._limit))
+        answer = await self._request(request, size)
+        paid = dollars(answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens)
+        used.add(answer, paid)
+        accounts.settle(entry, answer.prompt_tokens + answer.completion_tokens, paid)
+        return answer
 
-    async def _request(self, request: Mapping[str, object], size: int) -> _Answer:
+    async def _request(self, request: Mapping[str, object], size: int) -> Answer:
         """One HTTP request, whose prompt has about `size` tokens."""
         import openai
 
@@ -142,12 +173,12 @@ class LlmClient:
                 body: bytes = (await create(**request)).content
         except (TimeoutError, openai.APITimeoutError):
             late = f"no answer within {self._settings.timeout_s:g} s"
-            return _Answer(error=late, transient=True, prompt_tokens=size)
+            return Answer(error=late, transient=True, prompt_tokens=size)
         except openai.APIStatusError as error:
-            return _refused(error)
+            return refused(error)
         except openai.APIConnectionError as error:
-            return _Answer(error=f"cannot reach the server: {error.__cause__ or error}", transient=True)
-        return _read_completion(body, size)
+            return Answer(error=f"cannot reach the server: {error.__cause__ or error}", transient=True)
+        return read_completion(body, size, estimate_tokens)
 
     def _client(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI
@@ -171,52 +202,10 @@ class LlmClient:
         return clean(text)
 
 
-def _refused(error: APIStatusError) -> _Answer:
-    status = error.status_code
-    body = "" if error.body is None or str(error.body) in error.message else f" {error.body}"
-    wait: float | None = None
-    after = error.response.headers.get("retry-after", "")
-    if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", after):
-        wait = float(after)
-    return _Answer(
-        error=f"HTTP {status}: {error.message}{body}"[: 10 * MAX_ERROR_CHARS],
-        transient=status in (408, 409, 429) or status >= 500,
-        wait_s=wait,
-        status=status,
-    )
-
-
-def _read_completion(body: bytes, size: int) -> _Answer:
-    """The text of a chat completion, read without trust in its shape."""
-    if len(body) > MAX_BODY_BYTES:
-        return _Answer(error=f"the server's answer has {len(body)} bytes", prompt_tokens=size)
-    try:
-        top = json.loads(body)
-    except (ValueError, RecursionError) as broken:
-        return _Answer(error=f"the server's answer is not JSON: {broken}", prompt_tokens=size)
-    choices = _dict(top).get("choices")
-    choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}
-    message, usage = _dict(choice.get("message")), _dict(_dict(top).get("usage"))
-    content = message.get("content")
-    text = content[:MAX_REPLY_CHARS] if isinstance(content, str) else ""
-    error = ""
-    if not message:
-        error = "the server's answer holds no choice with a message"
-    elif not text.strip():
-        refusal = message.get("refusal")
-        why = f"; refusal: {refusal}" if isinstance(refusal, str) and refusal else ""
-        error = f"the reply is empty (finish reason {choice.get('finish_reason')}){why}"
-    return _Answer(
-        reply=text,
-        prompt_tokens=_count(usage.get("prompt_tokens"), size),
-        completion_tokens=_count(usage.get("completion_tokens"), estimate_tokens(text)),
-        error=error,
-    )
-
-
-def _dict(value: object) -> dict[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
-def _count(value: object, estimate: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else estimate
+def _shown(dialect: Dialect, question: Question) -> str:
+    """What was sent; of a question that goes on after tools only what is new, the rest is in the exchange before."""
+    messages = dialect.messages(question)
+    if not question.turns:
+        return written(messages)
+    last = 1 + len(question.turns[-1].results)
+    return "[continues the request before]\n\n" + written(messages[-last:])

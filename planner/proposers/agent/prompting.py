@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TypeVar
 
 from env.allocation import Allocation, StageSetting
 from env.errors import ApportionError
 from env.spec import StageSpec
 from env.strategies import STRATEGIES
-from planner.history import CurveEstimate, History, RefusedView, TrialView
-from planner.proposers.agent.client import clean
+from planner.history import CurveEstimate, Difference, Guideline, History, PendingView, RefusedView, TrialView
+from planner.proposers._base import Proposal
+from planner.proposers.ablation import NOTHING, Ablation
 from planner.proposers.agent.dialect import Prompt
+from planner.proposers.agent.fences import fenced
+from planner.proposers.agent.prompt_set import prompt_set
+from planner.proposers.agent.trust import ORIGIN
+from planner.proposers.digest import Marginal, Step, alike, calibration, marginals
 from planner.space import SearchSpace
 
 MAX_TASK_CHARS = 4000
 MAX_NOTE_CHARS = 240
 MAX_CURVE_POINTS = 10
+
+
+Row = TypeVar("Row")
 
 
 class PromptTooLongError(ApportionError):
@@ -39,9 +44,17 @@ class _Room:
     refused: int
     guidelines: int
     curves: int
+    forecast: int
+    pending: int
 
 
-_ROOMS = (_Room(26, 14, 12, 24, 5), _Room(13, 7, 8, 12, 3), _Room(7, 3, 4, 8, 1), _Room(3, 0, 2, 4, 0), _Room(*[0] * 5))
+_ROOMS = (
+    _Room(26, 14, 12, 24, 5, 12, 12),
+    _Room(13, 7, 8, 12, 3, 8, 8),
+    _Room(7, 3, 4, 8, 1, 4, 4),
+    _Room(3, 0, 2, 4, 0, 4, 2),
+    _Room(*[0] * 7),
+)
 """Tried in this order until the prompt fits."""
 
 
@@ -52,12 +65,14 @@ class PromptWriter:
         space: the search space.
         task: what the pipeline is for; shown as data, marks taken out.
         max_chars: hard limit on system card and request together.
+        ablation: insights left out are not told, and neither is what they rest on.
     """
 
-    def __init__(self, space: SearchSpace, task: str, max_chars: int) -> None:
+    def __init__(self, space: SearchSpace, task: str, max_chars: int, ablation: Ablation = NOTHING) -> None:
         self._space = space
-        self._task = unmarked(task[:MAX_TASK_CHARS]).strip()
+        self._task = task[:MAX_TASK_CHARS].strip() or "(no description)"
         self._max_chars = max_chars
+        self._ablation = ablation
         self._scale, self._unit = readable_unit(space.limit, space.unit)
 
     def reflect(self, history: History) -> Prompt:
@@ -66,27 +81,61 @@ class PromptWriter:
         Raises:
             PromptTooLongError: nothing is left to leave out.
         """
-        stage = self._space.pipeline.stages[0].name
-        return self._fitting("reflect.j2", history, (), {"stage": stage})
+        return self._fitting("reflect.j2", history, (), (), {"shape": fenced("shape", _json(self._guideline_shape()))})
 
-    def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Prompt:
+    def propose(
+        self,
+        history: History,
+        count: int,
+        refused: Sequence[RefusedView],
+        advice: Sequence[Proposal] = (),
+    ) -> Prompt:
         """Asks for `count` allocations, and says what was refused.
+
+        Args:
+            history: the study so far.
+            count: how many are wanted.
+            refused: in this round.
+            advice: what a policy without an LLM would propose.
 
         Raises:
             PromptTooLongError: nothing is left to leave out.
         """
-        stages = [stage.name for stage in self._space.pipeline.stages]
-        ask = {"count": count, "stages": stages, "limit": f"{self._space.limit / self._scale:.6g}", "unit": self._unit}
-        return self._fitting("propose.j2", history, refused, ask)
+        setting: dict[str, object] = {"model": "...", "strategy": "...", "samples": 1}
+        allocation = {stage.name: setting for stage in self._space.pipeline.stages}
+        shape = {"proposals": [{"allocation": allocation, "reason": "...", "expected_score": 0.5}]}
+        ask = {"count": count, "shape": fenced("shape", _json(shape))}
+        return self._fitting("propose.j2", history, refused, advice, ask)
+
+    def _guideline_shape(self) -> dict[str, object]:
+        fields = ("preferred_model", "direction", "plateau", "shift_budget_from", "shift_budget_to")
+        structured = {**dict.fromkeys(fields), "direction": "up"}
+        stage = self._space.pipeline.stages[0].name
+        return {"guidelines": [{"insight": 2, "stage": stage, "text": "...", "structured": structured}]}
 
     def _fitting(
-        self, template: str, history: History, refused: Sequence[RefusedView], ask: Mapping[str, object]
+        self,
+        template: str,
+        history: History,
+        refused: Sequence[RefusedView],
+        advice: Sequence[Proposal],
+        ask: Mapping[str, object],
     ) -> Prompt:
-        system = _render("system.j2", {})
+        render = prompt_set().render
+        insights = [i for i in (1, 2, 3) if self._ablation.keeps(i)]
+        system = render("system.j2", {"insights": insights})
         size = 0
         for room in _ROOMS:
-            study = _render("study.j2", self._study(history, refused, room))
-            user = _render(template, {"study": study, "trials_left": history.trials_left, **ask})
+            study = render("study.j2", self._study(history, refused, room))
+            values = {
+                "study": study,
+                "trials_left": history.trials_left,
+                "insights": insights,
+                "alike": alike(history),
+                "forecast": _block("forecast", (self._advised(p) for p in advice[: room.forecast])),
+                **ask,
+            }
+            user = render(template, values)
             size = len(system) + len(user)
             if size <= self._max_chars:
                 return Prompt(system, user)
@@ -102,33 +151,61 @@ class PromptWriter:
         newest = [t for t in history.trials if t.trial_no not in kept]
         newest = newest[max(0, len(newest) - room.recent) :] if room.recent else []
         kept |= {t.trial_no for t in newest}
-        rows = [self._row(t) for t in ranked if t.trial_no in kept]
+        rows = [self._row(t, history.differences.get(t.trial_no)) for t in ranked if t.trial_no in kept]
         head = {"round": history.round, "trials_run": len(ranked), "trials_left": history.trials_left}
         strategies = {s for stage in self._space.pipeline.stages for s in stage.strategies}
         current = dict.fromkeys(refused)
         told = [*(r for r in dict.fromkeys(history.refused) if r not in current), *current]
         return {
-            "task": self._task,
-            "unit": self._unit,
+            "task": fenced("task", self._task),
             "strategies": {name: STRATEGIES[name].meaning for name in sorted(strategies)},
-            "space": self._space_json,
+            "space": fenced("search_space", self._space_json),
             "shown": len(rows),
             "run": len(ranked),
-            "history": unmarked(f'{_json(head)[:-1]},"trials":[\n{_lines(rows)}\n]}}'),
-            "curves": unmarked(_lines(_curves(t) for t in ranked[: room.curves] if t.curves)),
-            "refused": unmarked(
-                _lines(_refused(r) for r in told[max(0, len(told) - room.refused) :]) if room.refused else ""
-            ),
-            "guidelines": self._guidelines(history, room),
+            "history": fenced("history", f'{_json(head)[:-1]},"trials":[\n{_lines(rows)}\n]}}'),
+            **self._curve_blocks(history, ranked, room),
+            "pending": _block("pending", map(_pending, _latest(history.pending, room.pending))),
+            "refused": _block("refused", map(_refused, _latest(told, room.refused))),
+            "guidelines": _block("guidelines", map(_guideline, self._kept(history, room))),
+            "calibration": _block("calibration", self._calibration(history)),
         }
 
-    def _guidelines(self, history: History, room: _Room) -> str:
-        latest = history.guidelines[max(0, len(history.guidelines) - room.guidelines) :] if room.guidelines else ()
-        return unmarked(
-            _lines({"round": g.round, "insight": g.insight, "stage": g.stage, "text": _cut(g.text)} for g in latest)
-        )
+    def _curve_blocks(self, history: History, ranked: Sequence[TrialView], room: _Room) -> dict[str, str]:
+        if self._ablation.without_insight_2:
+            return {"curves": "", "marginal": ""}
+        shown = marginals(self._space, history) if room.best else ()
+        return {
+            "curves": _block("curves", (_curves(t) for t in ranked[: room.curves] if t.curves)),
+            "marginal": _block("marginal", map(_marginal, shown)),
+        }
 
-    def _row(self, trial: TrialView) -> dict[str, object]:
+    def _kept(self, history: History, room: _Room) -> Sequence[Guideline]:
+        return _latest([g for g in history.guidelines if self._ablation.keeps(g.insight)], room.guidelines)
+
+    def _calibration(self, history: History) -> list[dict[str, object]]:
+        own = calibration(history.trials, ORIGIN)
+        if own is None:
+            return []
+        bias, absolute = _number(own.bias, 2), _number(own.absolute, 2)
+        return [{"trials": own.trials, "bias": bias, "absolute": absolute, "earned": own.earned}]
+
+    def _advised(self, proposal: Proposal) -> dict[str, object]:
+        assert proposal.allocation is not None
+        expected = proposal.expected_score
+        return {
+            "allocation": _compact(proposal.allocation),
+            "expected_score": None if expected is None else _number(expected, 4),
+            "budget_share": _number(self._space.total(proposal.allocation) / self._space.limit, 3),
+        }
+
+    def _row(self, trial: TrialView, difference: Difference | None) -> dict[str, object]:
+        told: dict[str, object] = {}
+        if difference is not None:
+            told["to_best"] = [_number(difference.mean, 3), _number(difference.standard_error, 2)]
+        if trial.origin:
+            told["by"] = trial.origin
+        if trial.expected_score is not None:
+            told["expected"] = _number(trial.expected_score, 3)
         return {
             "no": trial.trial_no,
             "round": trial.round,
@@ -138,13 +215,14 @@ class PromptWriter:
             "cost": _number(trial.cost / self._scale, 6),
             "budget_share": _number(trial.cost / self._space.limit, 3),
             "new_draws": trial.new_draws,
+            **told,
         }
 
     @cached_property
     def _space_json(self) -> str:
         stages = [self._stage(stage) for stage in self._space.pipeline.stages]
         head = {"unit": self._unit, "plan_budget": self._space.limit / self._scale}
-        return unmarked(f'{_json(head)[:-1]},"stages":[\n{_lines(stages)}\n]}}')
+        return f'{_json(head)[:-1]},"stages":[\n{_lines(stages)}\n]}}'
 
     def _stage(self, stage: StageSpec) -> dict[str, object]:
         samples: dict[str, object] = {"min": stage.samples.min, "max": stage.samples.max}
@@ -193,22 +271,47 @@ def readable_unit(limit: float, unit: str) -> tuple[float, str]:
     return (1.0, unit) if power in (0, 3) else (10.0**power, f"10^{power} {unit}")
 
 
-def unmarked(text: str) -> str:
-    """Text that cannot open or close a data block: runs of three and more angle brackets become a space."""
-    return re.sub(r"<{3,}|>{3,}", " ", clean(text))
+def _block(name: str, rows: Iterable[object]) -> str:
+    """A data block with a row a line; empty where there are none."""
+    text = _lines(rows)
+    return fenced(name, text) if text else ""
 
 
-def _render(template: str, values: Mapping[str, object]) -> str:
-    return _TEMPLATES.get_template(template).render(**values).strip()
+def _latest(rows: Sequence[Row], count: int) -> Sequence[Row]:
+    return rows[max(0, len(rows) - count) :] if count else ()
 
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "prompts"),
-    undefined=StrictUndefined,
-    autoescape=False,  # prompts are not HTML
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+def _marginal(marginal: Marginal) -> dict[str, object]:
+    told: dict[str, object] = {"stage": marginal.stage, "samples": marginal.samples}
+    for name, step in (("fewer", marginal.fewer), ("more", marginal.more)):
+        if step is not None:
+            told[name] = _step(step)
+    return told
+
+
+def _step(step: Step) -> dict[str, object]:
+    return {
+        "samples": step.samples,
+        "score": _number(step.score, 3),
+        "budget_share": _number(step.budget_share, 3),
+        "score_per_percent": _number(step.score_per_percent, 2),
+    }
+
+
+def _pending(pending: PendingView) -> dict[str, object]:
+    told: dict[str, object] = {"allocation": _compact(pending.allocation)}
+    return {**told, "problem": _cut(pending.problem)} if pending.problem else told
+
+
+def _guideline(guideline: Guideline) -> dict[str, object]:
+    told: dict[str, object] = {
+        "round": guideline.round,
+        "insight": guideline.insight,
+        "stage": guideline.stage,
+        "text": _cut(guideline.text),
+    }
+    kept = {name: v for name, v in guideline.structured.items() if isinstance(v, str | int | float | bool)}
+    return {**told, "structured": {n: _cut(v) if isinstance(v, str) else v for n, v in kept.items()}} if kept else told
 
 
 def _curves(trial: TrialView) -> dict[str, object]:

@@ -10,7 +10,7 @@ from env.allocation import Allocation
 from env.errors import ApportionError
 from planner.history import Guideline
 from planner.proposers._base import Proposal
-from planner.proposers.agent.client import clean
+from planner.proposers.agent.fences import clean
 from planner.proposers.agent.recovery import MAX_RAW_CHARS, Broken, find_items
 from planner.proposers.agent.schemas import GUIDELINES, PROPOSALS
 from planner.space import SearchSpace
@@ -50,7 +50,7 @@ def _proposal(item: object) -> Proposal:
     if "allocation" not in item:
         return Proposal(None, "agent", reason, expected, raw, "the proposal has no `allocation`")
     try:
-        return Proposal(_allocation(item["allocation"]), "agent", reason, expected)
+        return Proposal(read_allocation(item["allocation"]), "agent", reason, expected)
     except ApportionError as error:
         return Proposal(None, "agent", reason, expected, raw, clean(str(error))[:MAX_TEXT_CHARS])
 
@@ -62,8 +62,12 @@ def _raw(item: object) -> str:
         return "(nested too deeply to write out)"
 
 
-def _allocation(value: object) -> Allocation:
-    """An allocation as written; whole numbers may be written as ``"8"`` or ``8.0``, settings as they are shown."""
+def read_allocation(value: object) -> Allocation:
+    """An allocation as written; whole numbers may be written as ``"8"`` or ``8.0``, settings as they are shown.
+
+    Raises:
+        ApportionError: it is none; the message says what is wrong.
+    """
     if not isinstance(value, Mapping) or not value:
         raise ApportionError("an allocation is an object of stages, each {model, strategy, samples}")
     if len(value) > MAX_STAGES:

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from planner.history import Guideline, History, RefusedView, TrialView
 from planner.proposers._base import Exchange, Proposal, Reflection, Suggestions
-from planner.proposers.agent.client import LlmClient, clean
-from planner.proposers.agent.dialect import Prompt, ReplyForm
+from planner.proposers.agent.accounts import TokenLimit
+from planner.proposers.agent.client import LlmClient
+from planner.proposers.agent.dialect import Prompt, Question, ReplyForm
+from planner.proposers.agent.fences import clean
 from planner.proposers.agent.reading import read_proposals
 from planner.proposers.agent.recovery import find_items
 from planner.proposers.agent.schemas import proposals_form
@@ -37,7 +39,8 @@ class LlmRival(ABC):
 
     def __init__(self, setup: ProposerSetup) -> None:
         self._settings = setup.wanted_llm(self.kind)
-        self._client = LlmClient(self._settings, setup.seed, setup.tokens_left)
+        self._client = LlmClient(self._settings, setup.seed)
+        self._tokens_left = setup.tokens_left
         self._space = setup.space
         self._seed = setup.seed
         self._batch = setup.batch
@@ -101,7 +104,7 @@ class LlmRival(ABC):
         if prompt is None:
             why = f"the search space alone makes a prompt of more than {self._settings.max_prompt_chars} characters"
             return Exchange(self._settings.model, "", "", 0, 0, error=why)
-        return await self._client.ask(prompt, form)
+        return await self._client.ask(Question(prompt, form), TokenLimit(self._tokens_left))
 
     def _prompt(self, template: str, trials: Sequence[TrialView], values: dict[str, object]) -> Prompt | None:
         """The prompt with as many trials as fit; None where it does not fit without any."""

@@ -13,7 +13,8 @@ from env.allocation import Allocation, StageSetting
 from env.spec import StageSpec
 from env.strategies import STRATEGIES
 from planner.history import TrialView
-from planner.proposers.agent.prompting import readable_unit, unmarked
+from planner.proposers.agent.fences import unmarked
+from planner.proposers.agent.prompting import readable_unit
 from planner.space import SearchSpace
 
 MAX_TASK_CHARS = 4000

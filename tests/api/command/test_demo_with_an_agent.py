@@ -13,7 +13,7 @@ from api.demo import demo_spec
 from env.allocation import Allocation, StageSetting
 from planner.space import SearchSpace
 from tests.api.command.test_commands import apportion, small_study
-from tests.scripted_llm import Late, ScriptedLlm, guideline_follower
+from tests.scripted_llm import Late, ScriptedLlm, best_again, guideline_follower
 
 
 def bad_replies() -> list[Any]:
@@ -21,11 +21,9 @@ def bad_replies() -> list[Any]:
     stages = [s.name for s in demo_spec().pipeline.stages]
     most = Allocation.of({s: StageSetting("s", "vote", 4) for s in stages})
     over = {"allocation": {**most.to_json(), "read": {"model": "s", "strategy": "vote", "samples": 400}}, "reason": ""}
-    cheap = {s: {"model": "xs", "strategy": "vote", "samples": 1} for s in stages}
-    twice = {"allocation": cheap, "reason": "cheapest", "expected_score": 0.1}
     return [
         "{not json",
-        {"proposals": [twice, twice]},
+        best_again,
         {"proposals": [over]},
         '```json\n{"proposals": [',
         Late(4.0, "too late"),

@@ -70,7 +70,7 @@ def answers(journal: Journal) -> tuple[list[object], ...]:
         [t.trial_no for t in journal.trials],
         list(journal.views),
         [p.allocation for p in journal.accepted],
-        [p.allocation for p in journal.pending],
+        [p.allocation for p in journal.pending()],
         [r.reason for r in journal.refused],
     )
 
@@ -165,17 +165,25 @@ def test_prompts_and_replies_of_llm_calls_are_not_held(archive: Archive, calls: 
     )
     journal = Journal(archive, "s").refresh()
     assert all(p.prompt is None and p.reply is None for p in journal.by_round.get(1, ()))
-    assert journal.asked_rounds == journal.answered_rounds == ({1} if calls else set())
+    assert journal.answered == ({1: True} if calls else {})
 
 
-@pytest.mark.parametrize(("attempt", "verdict"), [(-1, "accepted"), (0, "refused")])
-def test_guidelines_and_failed_calls_are_no_answer_to_a_request_for_allocations(
-    archive: Archive, attempt: int, verdict: str
+@pytest.mark.parametrize(
+    ("calls", "answered"),
+    [
+        ([(-1, "accepted")], True),
+        ([(-1, "refused")], False),
+        ([(-1, "accepted"), (0, "refused")], False),
+        ([(-1, "refused"), (0, "refused"), (1, "accepted")], True),
+    ],
+)
+def test_guidelines_are_no_answer_to_a_request_for_allocations(
+    archive: Archive, calls: list[tuple[int, str]], answered: bool
 ) -> None:
     archive.studies.create("s", "s", {}, seed=0)
-    archive.proposals.record(ProposalRecord("s", 1, attempt, 1000, None, CALL, verdict, llm_model="m"))  # type: ignore[arg-type]
-    journal = Journal(archive, "s").refresh()
-    assert (journal.asked_rounds, journal.answered_rounds) == ({1}, set())
+    for attempt, verdict in calls:
+        archive.proposals.record(ProposalRecord("s", 1, attempt, 1000, None, CALL, verdict, llm_model="m"))  # type: ignore[arg-type]
+    assert Journal(archive, "s").refresh().answered == {1: answered}
 
 
 def test_a_trial_is_seen_with_who_proposed_it_and_what_was_expected(archive: Archive) -> None:
@@ -184,4 +192,4 @@ def test_a_trial_is_seen_with_who_proposed_it_and_what_was_expected(archive: Arc
     record_trial(archive, 1, 0.5)
     journal = Journal(archive, "s").refresh()
     assert [(v.origin, v.expected_score) for v in journal.views] == [("agent", 0.8)]
-    assert [(p.allocation, p.origin) for p in journal.pending] == [(an_allocation(2), "insight")]
+    assert [(p.allocation, p.origin) for p in journal.pending()] == [(an_allocation(2), "insight")]

@@ -13,7 +13,7 @@ from planner.archive import Archive, open_archive
 from planner.plans import PlanDocument
 from planner.run import run_study
 from planner.space import SearchSpace
-from tests.scripted_llm import Garbage, Late, ScriptedLlm, Status, guideline_follower
+from tests.scripted_llm import Garbage, Late, ScriptedLlm, Status, best_again, guideline_follower
 from tests.simulated import DiceBackends, simulated_spec
 
 
@@ -39,12 +39,6 @@ def over_budget() -> dict[str, Any]:
     return {"allocation": allocation.to_json(), "reason": "all in", "expected_score": 0.99}
 
 
-def duplicate() -> dict[str, Any]:
-    # The first initial trial's neighbour proposed twice; the second copy is a duplicate.
-    setting = {"model": "small", "strategy": "vote", "samples": 2}
-    return {"allocation": dict.fromkeys(("find", "read", "solve"), setting), "reason": "again", "expected_score": 0.5}
-
-
 @pytest.mark.asyncio
 async def test_with_an_llm_configured_the_agent_proposes(archive: Archive) -> None:
     with ScriptedLlm([], then=guideline_follower()) as llm:
@@ -65,8 +59,8 @@ async def test_with_an_llm_configured_the_agent_proposes(archive: Archive) -> No
 async def test_malformed_over_budget_duplicate_and_late_replies_do_not_stop_a_study(archive: Archive) -> None:
     script: list[Any] = [
         "{broken json",  # reflect
-        {"proposals": [over_budget(), duplicate(), duplicate()]},
         {"proposals": [over_budget()]},
+        best_again,
         Late(3.0, {"guidelines": []}),  # reflect: past the timeout
         Late(3.0, "too late"),
         Late(3.0, "too late"),

@@ -215,7 +215,9 @@ async def test_the_same_request_is_asked_once_and_costs_nothing_again() -> None:
         other = await proposer.propose(history(SPACE), 3, ())
     assert len(llm.requests) == 2
     assert again.proposals == first.proposals == other.proposals
-    assert again.exchanges[0] == replace(first.exchanges[0], prompt_tokens=0, completion_tokens=0, seconds=0.0)
+    assert again.exchanges[0] == replace(
+        first.exchanges[0], prompt_tokens=0, completion_tokens=0, seconds=0.0, recalled=True
+    )
 
 
 @pytest.mark.asyncio

@@ -9,10 +9,11 @@ import pytest
 
 from env.allocation import Allocation
 from env.spec.study import CostUnit
-from planner.history import Guideline, History, RefusedView
-from planner.proposers import Reflection
+from planner.history import Difference, Guideline, History, PendingView, RefusedView
+from planner.proposers import Proposal, Reflection
+from planner.proposers.agent.prompt_set import VERSION, prompt_set
 from planner.proposers.agent.prompting import PromptTooLongError, PromptWriter
-from tests.planner.proposers.agent_cases import GOOD, TASK, agent, allocation, history, space, trial
+from tests.planner.proposers.agent_cases import GOOD, TASK, agent, allocation, history, simulated_score, space, trial
 from tests.scripted_llm import ScriptedLlm, data_block
 
 SPACE = space()
@@ -96,7 +97,8 @@ def test_the_prompt_stays_bounded_at_ten_thousand_trials() -> None:
     assert len(trials) == 10_000
     refused = tuple(RefusedView(i, every[i], "", f"reason {i} " + "x" * 5000) for i in range(1000))
     notes = tuple(Guideline(i, 0, "y" * 5000) for i in range(1000))
-    past = History(99, trials, refused, notes)
+    waiting = tuple(PendingView(every[i], "agent", "z" * 5000) for i in range(500))
+    past = History(99, trials, refused, notes, pending=waiting)
     for written in (
         PromptWriter(wide, TASK, LIMIT).propose(past, 4, ()),
         PromptWriter(wide, TASK, LIMIT).reflect(past),
@@ -137,7 +139,7 @@ def test_no_text_can_leave_its_data_block() -> None:
     )
     text = prompt(past, task=attack)
     user = text[text.index("The task, as its owner") :]
-    blocks = ["task", "search_space", "history", "curves", "refused", "guidelines"]
+    blocks = ["task", "search_space", "history", "curves", "marginal", "refused", "guidelines", "shape"]
     assert user.count("<<<") == user.count(">>>") == len(blocks)
     for name in blocks:
         assert data_block(user, name)
@@ -163,3 +165,98 @@ async def test_before_the_first_trial_nothing_is_asked() -> None:
 
 def _named(name: str) -> Allocation:
     return allocation(**{name: (name, name, 1)})
+
+
+PINNED = {2: "b12a9de93f9c7f21"}
+"""Hash of the templates by version. A changed template is a new version: raise `prompt_set.VERSION` and add a line."""
+
+
+def test_a_version_of_the_prompts_is_one_text() -> None:
+    assert prompt_set().sha256[:16] == PINNED[prompt_set().version]
+    assert prompt_set().label == f"allocations/{VERSION} {prompt_set().sha256[:12]}"
+
+
+@pytest.mark.asyncio
+async def test_exchanges_and_proposals_say_which_prompts_they_answer() -> None:
+    with ScriptedLlm(then=GOOD) as llm:
+        proposer = agent(llm.base_url, SPACE)
+        got = await proposer.propose(history(SPACE), 4, ())
+        reflection = await proposer.reflect(history(SPACE))
+    assert {e.prompts for e in (*got.exchanges, *reflection.exchanges)} == {prompt_set().label}
+    assert {p.prompts for p in got.proposals} == {prompt_set().label}
+
+
+def test_the_prompt_says_what_the_next_unit_of_budget_buys() -> None:
+    few = allocation(retrieve=("medium", "vote", 2), answer=("medium", "vote", 4))
+    more = allocation(retrieve=("medium", "vote", 8), answer=("medium", "vote", 4))
+    best, other = trial(1, few, SPACE, 0.9), trial(2, more, SPACE, 0.8)
+    told = {
+        row["stage"]: row
+        for row in json.loads(f"[{data_block(prompt(History(1, (best, other), trials_left=3)), 'marginal')}]")
+    }
+    fewer = told["retrieve"]["fewer"]
+    assert fewer["samples"] == 1
+    at_one = few.replace("retrieve", few["retrieve"].with_samples(1))
+    assert fewer["score"] == pytest.approx(simulated_score(at_one) - simulated_score(few), abs=1e-3)
+    assert fewer["budget_share"] == pytest.approx((SPACE.total(at_one) - SPACE.total(few)) / SPACE.limit, rel=0.01)
+    assert fewer["score_per_percent"] == pytest.approx(fewer["score"] / fewer["budget_share"] / 100, rel=0.05)
+    # More samples than the best trial has are known from the other one's curve.
+    assert told["retrieve"]["more"]["samples"] == 3
+    assert told["retrieve"]["more"]["score"] > 0
+    assert "more" not in told["answer"]
+
+
+def test_trials_carry_their_paired_difference_who_proposed_them_and_what_was_expected() -> None:
+    past = history(SPACE, 5)
+    trials = tuple(replace(t, origin="agent", expected_score=t.score + 0.1) for t in past.trials)
+    second = sorted(trials, key=lambda t: -t.score)[1]
+    past = replace(past, trials=trials, differences={second.trial_no: Difference(-0.02, 0.005)})
+    text = prompt(past)
+    row = json.loads(data_block(text, "history"))["trials"][1]
+    assert row["to_best"] == [-0.02, 0.005]
+    assert row["by"] == "agent"
+    assert row["expected"] == pytest.approx(second.score + 0.1, abs=1e-3)
+    (held,) = json.loads(f"[{data_block(text, 'calibration')}]")
+    assert held["trials"] == 5
+    assert held["bias"] == pytest.approx(-0.1)
+    assert held["absolute"] == pytest.approx(0.1)
+
+
+def test_scores_that_hardly_differ_are_named_and_ask_for_exploration() -> None:
+    past = history(SPACE, 8)
+    ranked = sorted(past.trials, key=lambda t: -t.score)
+    noise = {t.trial_no: Difference(t.score - ranked[0].score, 1.0) for t in ranked[1:]}
+    clear = {**noise, ranked[1].trial_no: Difference(-0.1, 0.01)}
+    for text in (prompt(replace(past, differences=noise)), _reflect(replace(past, differences=noise))):
+        assert "8 best trials cannot be told apart" in text
+    assert "Explore:" in prompt(replace(past, differences=noise))
+    assert "Explore:" not in prompt(replace(past, differences=clear))
+    assert "Explore:" not in prompt(replace(past, trials=past.trials[:3]))
+
+
+def test_pending_allocations_and_failures_are_told() -> None:
+    waiting = PendingView(allocation(retrieve=("large", "vote", 2), answer=("small", "vote", 1)), "agent")
+    failed = PendingView(allocation(retrieve=("large", "vote", 3), answer=("small", "vote", 1)), "insight", "HTTP 500")
+    rows = json.loads(f"[{data_block(prompt(replace(history(SPACE), pending=(waiting, failed))), 'pending')}]")
+    assert [row.get("problem") for row in rows] == [None, "HTTP 500"]
+
+
+def test_guidelines_are_told_in_structured_form_too() -> None:
+    note = Guideline(1, 2, "flat", "answer", {"plateau": 4, "direction": "down", "best": {"nested": 1}})
+    (row,) = json.loads(f"[{data_block(prompt(replace(history(SPACE), guidelines=(note,))), 'guidelines')}]")
+    assert row["structured"] == {"plateau": 4, "direction": "down"}
+
+
+def test_what_the_policy_would_try_is_told_with_its_expectation() -> None:
+    advice = [
+        Proposal(a, "insight", "", 0.5 + i / 100) for i, a in enumerate(t.allocation for t in history(SPACE, 20).trials)
+    ]
+    written = PromptWriter(SPACE, TASK, LIMIT).propose(history(SPACE), 4, (), advice)
+    rows = json.loads(f"[{data_block(written.user, 'forecast')}]")
+    assert len(rows) == 12
+    assert rows[0]["expected_score"] == 0.5
+    assert rows[0]["budget_share"] <= 1
+
+
+def _reflect(past: History) -> str:
+    return PromptWriter(SPACE, TASK, LIMIT).reflect(past).user

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from env.errors import ApportionError
+from env.spec.architecture import Price
 from env.spec.study import ProposerSpec
 from planner.proposers.agent import LlmSettings, resolve_llm
 
@@ -67,3 +68,34 @@ def test_the_key_is_not_in_the_representation() -> None:
 def test_importing_the_agent_does_not_import_the_client_library() -> None:
     code = "import sys, planner.proposers.agent; sys.exit('openai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_limits_and_price_come_from_the_spec() -> None:
+    spec = ProposerSpec(
+        model="o3-mini",
+        price={"input": 1.1, "output": 4.4, "cached_input": 0.55},  # type: ignore[arg-type]
+        max_prompt_chars=20_000,
+        max_completion_tokens=16_000,
+        reasoning_effort="high",
+        max_tool_calls=0,
+    )
+    llm = resolve_llm(spec, {"OPENAI_API_KEY": "sk-a"})
+    assert llm is not None
+    assert (llm.max_prompt_chars, llm.max_completion_tokens, llm.reasoning_effort) == (20_000, 16_000, "high")
+    assert llm.tools is False
+    assert llm.dollars(1_000_000, 500_000, cached_tokens=400_000) == pytest.approx(0.6 * 1.1 + 0.4 * 0.55 + 0.5 * 4.4)
+
+
+def test_a_price_from_the_environment_holds_where_the_spec_states_none() -> None:
+    priced = resolve_llm(ProposerSpec(), {**ENVIRON, "APPORTION_LLM_PRICE": "1.1, 4.4"})
+    assert priced is not None
+    assert priced.dollars(1_000_000, 1_000_000) == pytest.approx(5.5)
+    own = resolve_llm(ProposerSpec(price=Price(input=2, output=3)), {**ENVIRON, "APPORTION_LLM_PRICE": "1,4"})
+    assert own is not None
+    assert own.dollars(1_000_000, 1_000_000) == pytest.approx(5)
+    unknown = resolve_llm(ProposerSpec(), ENVIRON)
+    assert unknown is not None
+    assert unknown.dollars(10, 10) is None
+    for wrong in ("cheap", "1", "1,2,3,4", "-1,2", "nan,1"):
+        with pytest.raises(ApportionError, match="APPORTION_LLM_PRICE"):
+            resolve_llm(ProposerSpec(), {**ENVIRON, "APPORTION_LLM_PRICE": wrong})

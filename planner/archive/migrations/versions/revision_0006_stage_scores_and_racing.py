@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006_stage_scores"
-down_revision = "0004_load_seconds"
+down_revision = "0005_calls"
 branch_labels = None
 depends_on = None
 
