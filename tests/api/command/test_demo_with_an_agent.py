@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from api.demo import demo_spec
 from env.allocation import Allocation, StageSetting
 from planner.space import SearchSpace
 from tests.api.command.test_commands import apportion, small_study
-from tests.scripted_llm import Late, ScriptedLlm, best_again, guideline_follower
+from tests.scripted_llm import Late, Script, ScriptedLlm, best_again, guideline_follower, prompt_text
 
 
 def bad_replies() -> list[Any]:
@@ -30,6 +31,19 @@ def bad_replies() -> list[Any]:
         Late(4.0, "too late"),
         Late(4.0, "too late"),
     ]
+
+
+def after_bad_replies(bad: Sequence[Any]) -> Script:
+    """A competent agent whose first replies to requests for proposals are bad; each of them comes, whatever the LLM is
+    asked between them."""
+    follow, left = guideline_follower(), list(bad)
+
+    def script(request: dict[str, Any], number: int) -> Any:
+        asked_for_proposals = "Reply name: proposals" in prompt_text(request)
+        step = left.pop(0) if left and asked_for_proposals else follow
+        return step(request, number) if callable(step) else step
+
+    return script
 
 
 def environment(llm: ScriptedLlm) -> dict[str, str]:
@@ -51,7 +65,7 @@ def test_a_small_demo_runs_through_bad_replies(tmp_path: Path) -> None:
     raw["proposer"] = {"kind": "auto", "batch": 2, "timeout_s": 2.0}
     raw["budget"]["search"]["trials"] = 16
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(raw))
-    with ScriptedLlm(bad_replies(), then=guideline_follower()) as llm:
+    with ScriptedLlm(after_bad_replies(bad_replies())) as llm:
         finished = apportion(tmp_path, "run", "study.yaml", "--json", env=environment(llm))
     assert finished.returncode == 0, finished.stderr
     files = [Path(f) for f in json.loads(finished.stdout)["files"]]
@@ -62,7 +76,7 @@ def test_a_small_demo_runs_through_bad_replies(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_whole_demo_runs_with_an_agent(tmp_path: Path) -> None:
-    with ScriptedLlm(bad_replies()[:4], then=guideline_follower()) as llm:
+    with ScriptedLlm(after_bad_replies(bad_replies()[:4])) as llm:
         finished = apportion(tmp_path, "demo", "--proposer", "agent", env=environment(llm), timeout=800)
     assert finished.returncode == 0, finished.stderr
     report = json.loads((tmp_path / "out" / "demo" / "report.json").read_text())
