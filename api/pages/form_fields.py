@@ -173,7 +173,7 @@ class _Walk:
             inner, _ = self._without_null(self._resolved(value))
             if inner.get("type") == "object" and not ("properties" in inner and self._is_flat(inner)):
                 return False
-            if inner.get("type") == "array":
+            if inner.get("type") == "array" and self._resolved(inner.get("items", {})).get("type") != "string":
                 return False
         return True
 

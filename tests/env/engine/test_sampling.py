@@ -45,7 +45,8 @@ def nucleus(logits: torch.Tensor, sampling: Sampling) -> np.ndarray:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    values=st.lists(st.floats(-3, 3), min_size=2, max_size=12),
+    # Rounded: float32 orders values that differ by less than its precision in any way.
+    values=st.lists(st.floats(-3, 3).map(lambda v: round(v, 3)), min_size=2, max_size=12),
     temperature=st.sampled_from([0.5, 1.0, 1.7]),
     top_p=st.sampled_from([1.0, 0.9, 0.55]),
     seed=st.integers(0, 3),
