@@ -18,6 +18,7 @@ from api.problems import Refused
 from planner.archive import TrialRecord
 from planner.loop.conclude import TEST_TRIALS
 from planner.plans import amount
+from planner.plans.wording import count, score, signed
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
@@ -36,7 +37,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     env.globals.update(asset=asset, token_field=TOKEN_FIELD)
-    env.filters.update(amount=amount, score=_score, signed=_signed, count=_count, moment=_moment, number=_number)
+    env.filters.update(amount=amount, score=score, signed=signed, count=count, moment=_moment, number=_number)
     return env
 
 
@@ -81,21 +82,6 @@ def kept(response: Response) -> Response:
     """The same response, to be kept by browsers for ever."""
     response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response
-
-
-def _score(value: float | None) -> str:
-    return "not evaluated" if value is None else f"{value:.3f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}"
-
-
-def _count(value: float, word: str = "") -> str:
-    number = f"{value:,.0f}"
-    if not word:
-        return number
-    return f"{number} {word}" if number == "1" else f"{number} {word}s"
 
 
 def _moment(value: datetime) -> str:

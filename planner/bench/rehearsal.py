@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from env.allocation import Allocation
 from planner.bench.problem import EVERYTHING, Conditions, Problem
 from planner.history import Guideline, History, PendingView, RefusedView, TrialView
+from planner.loop.phases import MAX_ATTEMPTS
 from planner.proposers import Exchange, Proposer, Suggestions
 from planner.review import review
-
-MAX_ATTEMPTS = 2
-"""Batches a proposer may get refused in one round before the fill-in, as in a study."""
 
 MAX_EMPTY_ROUNDS = 3
 """Rounds in a row without a new trial after which the search is over: nothing is left to propose."""

@@ -18,13 +18,18 @@ def past_tasks(archive: Archive, study_id: str) -> tuple[PastTask, ...]:
     They are the same whenever it is asked, so that a resumed study learns from no others. Studies whose spec or models
     can no longer be read are left out.
     """
+    tasks = (_task(archive, study) for study in earlier_studies(archive, study_id))
+    return tuple(task for task in tasks if task is not None)
+
+
+def earlier_studies(archive: Archive, study_id: str) -> list[StudyRecord]:
+    """Studies that were done before this one was created, the newest first; the same whenever it is asked."""
     begun = archive.studies.get(study_id).created_at
-    earlier = [
+    return [
         study
         for study in archive.studies.list(MAX_STUDIES, before=study_id, status="done")
         if study.finished_at is not None and study.finished_at <= begun
     ]
-    return tuple(task for task in (_task(archive, study) for study in earlier) if task is not None)
 
 
 def _task(archive: Archive, study: StudyRecord) -> PastTask | None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 
 from env.allocation import Allocation, StageSetting
 from env.errors import ApportionError
 from env.spec import StudySpec
 from planner.archive import Archive, StudyRecord, TrialRecord
 from planner.history import PastStudy, TrialView
+from planner.loop.experience import earlier_studies
 from planner.loop.journal import trial_view
-
-MAX_STUDIES = 50
-"""Earlier studies looked at, the newest first."""
 
 MAX_TAKEN = 4
 """Of those with something in common, how many are taken: the newest."""
@@ -34,13 +33,8 @@ def past_studies(archive: Archive, study_id: str, spec: StudySpec) -> tuple[Past
         study_id: the new one.
         spec: of the new one.
     """
-    begun = archive.studies.get(study_id).created_at
-    found: list[PastStudy] = []
-    for study in archive.studies.list(MAX_STUDIES, before=study_id, status="done"):
-        if len(found) < MAX_TAKEN and study.finished_at is not None and study.finished_at <= begun:
-            past = _past(archive, study, spec)
-            found += [] if past is None else [past]
-    return tuple(found)
+    found = (_past(archive, study, spec) for study in earlier_studies(archive, study_id))
+    return tuple(islice((past for past in found if past is not None), MAX_TAKEN))
 
 
 def _past(archive: Archive, study: StudyRecord, spec: StudySpec) -> PastStudy | None:
