@@ -18,6 +18,9 @@ NEGLIGIBLE = 0.005
 """Score a cheaper allocation may at most lie below the best in the search. With few examples one standard error can be
 several hundredths, which is more than anybody means by "as good"."""
 
+TIED = 1e-9
+"""Means this close are equal: they are sums of the same scores in another order, and rounding may not choose a plan."""
+
 MIN_SHARE = 0.9
 """A trial with fewer of its examples scored than this cannot become the plan."""
 
@@ -87,11 +90,17 @@ def choose(contenders: Sequence[Contender]) -> Choice:
     candidates = eligible(contenders)
     if not candidates:
         raise ValueError("no trial has a score: there is no plan to choose")
-    best = min(candidates, key=lambda c: (-c.score, c.cost, c.trial_no))
+    best = min(_highest(candidates), key=lambda c: (c.cost, c.trial_no))
     within = [c for c in candidates if c is best or _within_one_error(best, c)]
-    chosen = min(within, key=lambda c: (c.cost, -c.score, c.trial_no))
+    cheapest = min(c.cost for c in within)
+    chosen = min(_highest([c for c in within if c.cost == cheapest]), key=lambda c: c.trial_no)
     others = [c for c in candidates if c.allocation not in (best.allocation, chosen.allocation)]
     return Choice(chosen, best, min(others, key=lambda c: (-c.score, c.cost, c.trial_no), default=None))
+
+
+def _highest(contenders: Sequence[Contender]) -> list[Contender]:
+    highest = max(c.score for c in contenders)
+    return [c for c in contenders if c.score >= highest - TIED]
 
 
 def _within_one_error(best: Contender, other: Contender) -> bool:
@@ -103,7 +112,7 @@ def _within_one_error(best: Contender, other: Contender) -> bool:
     differences = [best.scores[i] - other.scores[i] for i in shared]
     mean = sum(differences) / len(differences)
     variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
-    return mean <= min(NEGLIGIBLE, math.sqrt(variance / len(differences)))
+    return mean <= min(NEGLIGIBLE, math.sqrt(variance / len(differences))) + TIED
 
 
 def pareto(contenders: Sequence[Contender]) -> list[Contender]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.evidence.choice import NEGLIGIBLE, WORTHWHILE, Contender, eligible
+from planner.evidence.choice import NEGLIGIBLE, TIED, WORTHWHILE, Contender, eligible
 from planner.evidence.intervals import Array, Interval, mean_interval
 
 RESAMPLES = 2000
@@ -19,9 +19,6 @@ LEFT_OUT = 0.632
 """Share of the examples that a bootstrap resample holds, 1 - 1/e."""
 
 SEED = 20_250_802
-TIED = 1e-9
-"""Means this close are equal: they are sums of the same scores in another order."""
-
 Numbers = NDArray[np.intp]
 
 
@@ -113,10 +110,11 @@ class ScoreTable:
         spread = np.maximum(weights @ (differences**2).T / counts - mean**2, 0.0)
         error = np.sqrt(spread / np.maximum(counts - 1, 1e-12))
         within = (mean <= np.minimum(NEGLIGIBLE, error) + TIED) & (counts >= 2)
-        # Contenders come cheapest first; of several at one price the highest score is taken, as `choose` does.
+        # Of several at one price the highest score is taken and the earliest of equals, as `choose` does.
         price = np.where(within, self.costs[candidates], np.inf)
         least = price.min(axis=1, keepdims=True)
-        pick = np.where(within & (price == least), means[:, candidates], -np.inf).argmax(axis=1)
+        score = np.where(within & (price == least), means[:, candidates], -np.inf)
+        pick = np.argmax(score >= score.max(axis=1, keepdims=True) - TIED, axis=1)
         return np.where(within.any(axis=1), candidates[pick], found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from env.allocation import Allocation, StageSetting
@@ -19,6 +19,8 @@ def contender(number: int, scores: list[float | None], cost: float) -> Contender
 
 
 @given(st.integers(0, 10_000), st.booleans())
+@example(7229, True).via("equal mean scores that differ in the last bit")
+@example(319, False).via("equal mean scores that differ in the last bit")
 @settings(deadline=None, max_examples=80)
 def test_the_choice_by_matrix_is_the_choice(seed: int, failures: bool) -> None:
     generator = np.random.default_rng(seed)
