@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from api import problems
-from api.guard import Guard
+from api.access.guard import Guard
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
 from api.routes import estimate, events, health, reports, schedules, spec, studies

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import uvicorn
 
+from api.access.guard import is_loopback
 from api.app import create_app
-from api.guard import is_loopback
 from api.settings import Settings
 from env.errors import ApportionError
 from planner.durable import Runtime

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from api.access.guard import CONTENT_SECURITY_POLICY
 from api.dependencies import ArchiveDep, StudyDep
-from api.guard import CONTENT_SECURITY_POLICY
 from api.problems import Refused
 from api.routes.spec_bodies import NOT_FOUND, PROBLEMS
 from planner.archive import Archive, StudyRecord

@@ -1,0 +1,1 @@
+"""Decides who may ask the service for what, and turns away what nobody may."""

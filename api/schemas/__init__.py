@@ -1,0 +1,33 @@
+"""What the service answers and accepts; the archive's own records never leave as they are."""
+
+from api.schemas.base import AllocationPublic, Public
+from api.schemas.estimates import CheapestPublic, CheckPublic, EstimatePublic, LedgerEstimate
+from api.schemas.health import HealthPublic
+from api.schemas.proposals import GuidelinePublic, ProposalPublic
+from api.schemas.schedules import ScheduleCreate, ScheduleName, SchedulePublic
+from api.schemas.studies import PlanSummary, StudyDetail, StudyPage, StudyPublic
+from api.schemas.trials import CurvePoint, ExamplePublic, StageOutcomePublic, TrialDetail, TrialPublic
+
+__all__ = [
+    "AllocationPublic",
+    "CheapestPublic",
+    "CheckPublic",
+    "CurvePoint",
+    "EstimatePublic",
+    "ExamplePublic",
+    "GuidelinePublic",
+    "HealthPublic",
+    "LedgerEstimate",
+    "PlanSummary",
+    "ProposalPublic",
+    "Public",
+    "ScheduleCreate",
+    "ScheduleName",
+    "SchedulePublic",
+    "StageOutcomePublic",
+    "StudyDetail",
+    "StudyPage",
+    "StudyPublic",
+    "TrialDetail",
+    "TrialPublic",
+]

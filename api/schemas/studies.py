@@ -1,0 +1,114 @@
+"""Studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from api.schemas.base import AllocationPublic, Public
+from planner.archive import (
+    StudyRecord,
+    StudyStatus,
+)
+from planner.plans import PlanDocument
+
+
+class PlanSummary(Public):
+    """A plan in a line."""
+
+    allocation: AllocationPublic
+    predicted_cost: float = Field(description="Per query, in `unit`.")
+    unit: str
+    search_score: float
+    test_score: float | None = Field(description="On the sealed test split; null where it could not be evaluated.")
+
+    @classmethod
+    def of(cls, document: PlanDocument) -> PlanSummary:
+        """From the plan document."""
+        return cls(
+            allocation=document.allocation,
+            predicted_cost=document.predicted_cost,
+            unit=document.unit,
+            search_score=document.search_score,
+            test_score=document.test_score.estimate if document.test_score else None,
+        )
+
+
+class StudyPublic(Public):
+    """A study and how far it is. Times are in UTC."""
+
+    id: str
+    name: str
+    status: StudyStatus
+    phase: str = Field(description="The part of the search it is in; empty before the start.")
+    round: int
+    proposer: str = Field(description="The proposer that runs, once resolved; empty before.")
+    seed: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str = Field(description="Why it failed; empty where it did not.")
+    cancel_requested: bool
+    schedule: str | None = Field(description="The schedule that queued it.")
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, record: StudyRecord) -> StudyPublic:
+        """From the archive's record."""
+        return cls(**_study_values(record))
+
+
+class StudyDetail(StudyPublic):
+    """A study with its spec, its budget's state and its plan."""
+
+    spec: dict[str, Any]
+    trials: int = Field(description="Trials on the search split so far.")
+    draws: float = Field(description="New draws the search has settled.")
+    stopped: str = Field(description="What ended the search; empty while it runs.")
+    plan: PlanSummary | None
+
+    @classmethod
+    def with_progress(
+        cls, record: StudyRecord, trials: int, draws: float, document: PlanDocument | None, stopped: str = ""
+    ) -> StudyDetail:
+        """From the archive's record and what else it knows of the study."""
+        plan = PlanSummary.of(document) if document else None
+        values = _study_values(record)
+        return cls(**values, spec=dict(record.spec), trials=trials, draws=draws, stopped=stopped, plan=plan)
+
+
+class StudyPage(Public):
+    """Studies, newest first."""
+
+    studies: list[StudyPublic]
+    next_before: str | None = Field(description="Give this as `before` for the page after; null on the last one.")
+
+
+def _study_values(record: StudyRecord) -> Mapping[str, Any]:
+    base = f"/api/v1/studies/{record.id}"
+    return {
+        "id": record.id,
+        "name": record.name,
+        "status": record.status,
+        "phase": record.phase,
+        "round": record.round,
+        "proposer": record.proposer,
+        "seed": record.seed,
+        "created_at": record.created_at,
+        "started_at": record.started_at,
+        "finished_at": record.finished_at,
+        "error": record.error,
+        "cancel_requested": record.cancel_requested,
+        "schedule": record.schedule_name,
+        "links": {
+            "self": base,
+            "trials": f"{base}/trials",
+            "plan": f"{base}/plan",
+            "report": f"{base}/report",
+            "events": f"{base}/events",
+            "page": f"/studies/{record.id}",
+        },
+    }

@@ -1,0 +1,48 @@
+"""The archive's tables; nothing outside `planner.archive` sees a row."""
+
+from planner.archive.tables.bank import (
+    AnswerRow,
+    DrawRow,
+    ModelRow,
+    OriginRow,
+    ParserRow,
+    PromptRow,
+    SettingRow,
+    TextRow,
+)
+from planner.archive.tables.base import ArchiveTable, study_key, table_of
+from planner.archive.tables.service import ScheduleRow, WorkerRow
+from planner.archive.tables.studies import (
+    EventRow,
+    EvidenceRow,
+    GuidelineRow,
+    LedgerRow,
+    PlanRow,
+    ProposalRow,
+    StudyRow,
+    TrialRow,
+)
+
+__all__ = [
+    "AnswerRow",
+    "ArchiveTable",
+    "DrawRow",
+    "EventRow",
+    "EvidenceRow",
+    "GuidelineRow",
+    "LedgerRow",
+    "ModelRow",
+    "OriginRow",
+    "ParserRow",
+    "PlanRow",
+    "PromptRow",
+    "ProposalRow",
+    "ScheduleRow",
+    "SettingRow",
+    "StudyRow",
+    "TextRow",
+    "TrialRow",
+    "WorkerRow",
+    "study_key",
+    "table_of",
+]
