@@ -9,6 +9,14 @@ class ArchiveError(ApportionError):
     """The archive cannot be reached, read or written, or refuses what it was asked to store."""
 
 
+class ArchiveUnavailable(ArchiveError):
+    """The database cannot serve just now: not reachable, its disk full, or held by others. Trying again later helps."""
+
+
+class LeaseLost(ArchiveError):
+    """Another run of the study has taken over: what this one wants to write is refused, and it has to end."""
+
+
 class NotFound(ArchiveError):
     """The archive holds no such study, trial, plan or schedule."""
 

@@ -50,6 +50,14 @@ class StudyRecord:
     cancel_requested: bool
     idempotency_key: str | None
     schedule_name: str | None
+    pause_requested: bool = False
+    """Somebody asked it to pause; it does before its next batch of trials."""
+
+    priority: int = 100
+    """Studies with a lower one are started first."""
+
+    queue: str = "studies"
+    """Where it waits for a worker."""
 
 
 @dataclass(frozen=True)

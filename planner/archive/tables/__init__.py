@@ -11,7 +11,7 @@ from planner.archive.tables.bank import (
     TextRow,
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
-from planner.archive.tables.service import ScheduleRow, WorkerRow
+from planner.archive.tables.service import LeaseRow, ScheduleRow, StepRow, WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
     EvidenceRow,
@@ -30,6 +30,7 @@ __all__ = [
     "EventRow",
     "EvidenceRow",
     "GuidelineRow",
+    "LeaseRow",
     "LedgerRow",
     "ModelRow",
     "OriginRow",
@@ -39,6 +40,7 @@ __all__ = [
     "ProposalRow",
     "ScheduleRow",
     "SettingRow",
+    "StepRow",
     "StudyRow",
     "TextRow",
     "TrialRow",

@@ -33,3 +33,31 @@ class ScheduleRow(ArchiveTable, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
     paused: bool
     last_fired_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class LeaseRow(ArchiveTable, table=True):
+    """Which run of a study may write about it; apart from the study, so that its lock holds off nobody else."""
+
+    __tablename__ = "leases"
+
+    study_id: str = Field(primary_key=True, foreign_key="studies.id", ondelete="CASCADE")
+    epoch: int
+    """The number of the run; only ever grows."""
+
+    owner: str
+    """Executor id of the worker that runs it; empty while it waits for one."""
+
+    claimed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class StepRow(ArchiveTable, table=True):
+    """What a step of a study's loop came to, so that no later run takes it again."""
+
+    __tablename__ = "steps"
+
+    study_id: str = Field(primary_key=True, foreign_key="studies.id", ondelete="CASCADE")
+    name: str = Field(primary_key=True)
+    result: dict[str, Any] = Field(sa_type=Json)
+    """``{"value": ...}``."""
+
+    created_at: datetime = Field(sa_type=UtcDateTime)

@@ -29,6 +29,13 @@ class StudyRow(ArchiveTable, table=True):
     round: int
     error: str = Field(sa_type=AnyText)
     cancel_requested: bool
+    pause_requested: bool = False
+    priority: int = 100
+    """Studies with a lower one are started first."""
+
+    queue: str = "studies"
+    """Where it waits for a worker."""
+
     idempotency_key: str | None = Field(default=None, unique=True)
     schedule_name: str | None = Field(default=None, index=True)
 
