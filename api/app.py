@@ -10,7 +10,9 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from api import problems
+from api.access import login
 from api.access.guard import Guard
+from api.access.policy import AccessPolicy
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
 from api.routes import estimate, events, health, reports, schedules, spec, studies
@@ -23,10 +25,14 @@ DESCRIPTION = (
 )
 
 
-def create_app(runtime: Runtime) -> FastAPI:
+def create_app(runtime: Runtime, access: AccessPolicy | None = None) -> FastAPI:
     """The application over a launched runtime; whoever launched it closes it.
 
     Handlers that touch the archive run on threads, so that the web loop is never held up.
+
+    Args:
+        runtime: studies, archive and queue.
+        access: who may ask; whoever is on this machine where not given.
     """
     app = FastAPI(
         title="Apportion",
@@ -44,9 +50,10 @@ def create_app(runtime: Runtime) -> FastAPI:
         rest.include_router(subject.router)
     app.include_router(rest)
     app.include_router(health.router)
+    app.include_router(login.router)
     install_pages(app)
     problems.install(app, problem_page)
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, archive=runtime.archive, policy=access)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
