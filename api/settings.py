@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.observing.logs import LogFormat, LogLevel
+
 
 class Settings(BaseSettings):
     """Read from ``APPORTION_*`` variables; command-line options come first."""
@@ -22,6 +24,15 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address the service binds to; loopback only in this version.")
     port: int = Field(8321, ge=0, le=65535)
+
+    log_format: LogFormat = Field("text", description="`text` for people or `json`, one object a line, for collectors.")
+    log_level: LogLevel = Field("info", description="The least that is logged of the service's own doings.")
+    otlp_endpoint: str | None = Field(
+        None, description="OpenTelemetry collector that gets traces over HTTP, such as http://127.0.0.1:4318; off."
+    )
+    worker_metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port on which `apportion worker` answers Prometheus, on the host; off."
+    )
 
     @property
     def archive_url(self) -> str:
