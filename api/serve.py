@@ -13,6 +13,7 @@ import uvicorn
 
 from api.access.policy import AccessPolicy, require_token
 from api.app import create_app
+from api.observing.process import observed_process
 from api.settings import Settings
 from env.errors import ApportionError
 from planner.durable import Runtime
@@ -42,10 +43,16 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
     listener = bound_socket(settings.host, settings.port)
     url = _url(settings.host, listener.getsockname()[1])
     # The runtime before uvicorn: DBOS refuses to be launched inside a running loop.
-    with listener, _Stop() as stop, Runtime(settings.archive_url, settings.queue_url) as runtime:
+    with (
+        listener,
+        _Stop() as stop,
+        Runtime(settings.archive_url, settings.queue_url) as runtime,
+        observed_process(settings, runtime.archive) as metrics,
+    ):
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(runtime, policy),
+                create_app(runtime, metrics, policy),
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 server_header=False,

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from api.observing.logs import LogFormat, LogLevel
+
 Names = Annotated[tuple[str, ...], NoDecode]
 """Several words in one variable, with commas between them."""
 
@@ -37,6 +39,15 @@ class Settings(BaseSettings):
         ("127.0.0.1", "::1"), description="Addresses of proxies whose X-Forwarded-For and -Proto are believed."
     )
     session_hours: float = Field(12.0, gt=0, le=720, description="How long a browser stays logged in, in hours.")
+
+    log_format: LogFormat = Field("text", description="`text` for people or `json`, one object a line, for collectors.")
+    log_level: LogLevel = Field("info", description="The least that is logged of the service's own doings.")
+    otlp_endpoint: str | None = Field(
+        None, description="OpenTelemetry collector that gets traces over HTTP, such as http://127.0.0.1:4318; off."
+    )
+    worker_metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port on which `apportion worker` answers Prometheus, on the host; off."
+    )
 
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod

@@ -237,6 +237,7 @@ def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="Studies at a time.")] = 1,
 ) -> None:
     """Run queued studies until stopped."""
+    from api.observing.process import observed_process
     from planner.durable import Runtime
 
     settings = settings_for(home)
@@ -244,7 +245,9 @@ def worker(
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
     opened = Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency)
-    with output.explained_errors(), opened as runtime:
+    with output.explained_errors(), opened as runtime, observed_process(settings) as metrics:
+        if settings.worker_metrics_port is not None:
+            metrics.answer_on(settings.host, settings.worker_metrics_port)
         output.err.print(f"worker {runtime.executor_id} on {runtime.archive.place}; stop with Ctrl-C", highlight=False)
         stop.wait()
 

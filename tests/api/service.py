@@ -47,7 +47,7 @@ def running_service(home: Path) -> Iterator[Service]:
 @contextmanager
 def served(runtime: Runtime, access: AccessPolicy | None = None) -> Iterator[Service]:
     """The application over a launched runtime, on a free port."""
-    with served_app(runtime, create_app(runtime, access)) as service:
+    with served_app(runtime, create_app(runtime, access=access)) as service:
         yield service
 
 

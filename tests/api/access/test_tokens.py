@@ -105,7 +105,7 @@ def test_scopes_include_one_another_in_order(guarded: Service, holder: Holder) -
 
 
 def test_a_route_may_ask_for_more_than_its_method_says(service: Service, token: Callable[[AccessScope], str]) -> None:
-    app = create_app(service.runtime, AccessPolicy(tokens_needed=True))
+    app = create_app(service.runtime, access=AccessPolicy(tokens_needed=True))
 
     def secret() -> str:
         return "shown"
