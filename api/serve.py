@@ -46,7 +46,7 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
     with (
         listener,
         _Stop() as stop,
-        Runtime(settings.archive_url, settings.queue_url) as runtime,
+        Runtime(settings.archive_url, settings.queue_url, settings=settings.jobs) as runtime,
         observed_process(settings, runtime.archive) as metrics,
     ):
         server = uvicorn.Server(

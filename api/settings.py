@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.observing.logs import LogFormat, LogLevel
+from planner.durable.jobs import JobSettings
 
 Names = Annotated[tuple[str, ...], NoDecode]
 """Several words in one variable, with commas between them."""
@@ -49,10 +50,42 @@ class Settings(BaseSettings):
         None, ge=0, le=65535, description="Port on which `apportion worker` answers Prometheus, on the host; off."
     )
 
-    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
+    worker_concurrency: int | None = Field(
+        None, ge=1, description="Studies of one queue that a worker runs at a time; 1 unless set once for all workers."
+    )
+    global_concurrency: int | None = Field(
+        None, ge=1, description="Studies of the plain queue that all workers run at a time; no limit unless set once."
+    )
+    fleet_concurrency: int | None = Field(
+        None, ge=1, description="Studies on one fleet that all workers run at a time; 1 unless set once."
+    )
+    queues: Names = Field((), description="Queues this process takes studies from, with commas between; all of them.")
+    dead_seconds: float = Field(
+        5.0, ge=3, le=600, description="Silence in seconds after which another worker takes a worker's studies over."
+    )
+    shutdown_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=600,
+        description="Seconds that a study in flight has to reach its next stored draws when the process is to stop.",
+    )
+
+    @field_validator("allowed_hosts", "trusted_proxies", "queues", mode="before")
     @classmethod
     def _words(cls, value: Any) -> Any:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @property
+    def jobs(self) -> JobSettings:
+        """Limits and times of the jobs."""
+        return JobSettings(
+            concurrency=self.worker_concurrency,
+            total=self.global_concurrency,
+            fleet=self.fleet_concurrency,
+            queues=self.queues,
+            dead_s=self.dead_seconds,
+            shutdown_s=self.shutdown_seconds,
+        )
 
     @property
     def archive_url(self) -> str:

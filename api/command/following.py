@@ -24,7 +24,7 @@ POLL_SECONDS = 0.25
 def follow(
     archive: Archive, study_id: str, quiet: bool = False, tick: Callable[[], None] = lambda: None
 ) -> StudyRecord:
-    """Wait for a study's end, showing trials, proposals and a progress bar.
+    """Wait until a study ends or pauses, showing trials, proposals and a progress bar.
 
     Args:
         archive: where the study is.
@@ -48,7 +48,7 @@ def follow(
             for event in events:
                 last = event.id
                 _show(progress, task, event, quiet)
-            if study.status in TERMINAL and not events:
+            if study.status in (*TERMINAL, "paused") and not events:
                 return study
             tick()
             if not events:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from api.command import bank, bench, output, tokens
+from api.command import bank, bench, output, study_actions, tokens
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
 from env.garbage import collect_seldom
 from env.spec.load import spec_schema
 from planner.archive import StudyRecord
-from planner.archive.statuses import TERMINAL
+from planner.archive.studies import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY
 from planner.check import load_spec
 from planner.plans import PlanDocument
 from planner.plans.gathering import gather_report
@@ -34,6 +35,8 @@ app.add_typer(bank.app, name="bank")
 app.add_typer(bench.app, name="bench")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(tokens.app, name="token")
+
+study_actions.install(app)
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
@@ -78,6 +81,9 @@ def run(
     out: Out = Path("out"),
     home: Home = None,
     json: AsJson = False,
+    priority: Annotated[
+        int, typer.Option(min=HIGHEST_PRIORITY, max=LOWEST_PRIORITY, help="Studies with a lower one start first.")
+    ] = DEFAULT_PRIORITY,
 ) -> None:
     """Run a study from a spec file to its plan."""
     from planner.forecast import forecast
@@ -88,7 +94,7 @@ def run(
         if not json:
             with opened_archive(settings) as archive:
                 print_forecast(output.err, forecast(loaded, measured_rates(archive, loaded)))
-        study = run_here(settings, spec=loaded, quiet=json)
+        study = run_here(settings, spec=loaded, quiet=json, priority=priority)
         _finish(study, home, out / study.id, json)
 
 
@@ -200,23 +206,6 @@ def report(
 
 
 @app.command()
-def cancel(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
-    """Ask a study to stop; what it drew is kept."""
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        study = archive.studies.find(study_id)
-        if study.status not in TERMINAL:
-            archive.studies.request_cancel(study.id)
-            if study.status == "queued":
-                archive.studies.set_status(study.id, "cancelled")
-        study = archive.studies.get(study.id)
-        if json:
-            output.print_json(study)
-        else:
-            word = "stops at its next stored draws" if study.status == "running" else f"is {study.status}"
-            output.out.print(f"study {study.id} {word}", highlight=False)
-
-
-@app.command()
 def serve(
     home: Home = None,
     host: Annotated[str | None, typer.Option(help="Address to bind to; any but loopback needs a token.")] = None,
@@ -234,7 +223,10 @@ def serve(
 @app.command()
 def worker(
     home: Home = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Studies at a time.")] = 1,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Studies of a queue at a time, from now on in every worker; else as set.")
+    ] = None,
+    queue: Annotated[list[str] | None, typer.Option(help="Take studies from this queue only; may be repeated.")] = None,
 ) -> None:
     """Run queued studies until stopped."""
     from api.observing.process import observed_process
@@ -244,7 +236,9 @@ def worker(
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
-    opened = Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency)
+    jobs = settings.jobs
+    jobs = replace(jobs, concurrency=concurrency or jobs.concurrency, queues=tuple(queue or jobs.queues))
+    opened = Runtime(settings.archive_url, settings.queue_url, settings=jobs)
     with output.explained_errors(), opened as runtime, observed_process(settings) as metrics:
         if settings.worker_metrics_port is not None:
             metrics.answer_on(settings.host, settings.worker_metrics_port)

@@ -10,6 +10,7 @@ from api.command.following import follow
 from api.settings import Settings
 from env.spec import StudySpec
 from planner.archive import Archive, StudyRecord, open_archive
+from planner.archive.studies import DEFAULT_PRIORITY
 
 
 def settings_for(home: Path | None) -> Settings:
@@ -28,7 +29,11 @@ def opened_archive(settings: Settings) -> Iterator[Archive]:
 
 
 def run_here(
-    settings: Settings, spec: StudySpec | None = None, resume: str | None = None, quiet: bool = False
+    settings: Settings,
+    spec: StudySpec | None = None,
+    resume: str | None = None,
+    quiet: bool = False,
+    priority: int = DEFAULT_PRIORITY,
 ) -> StudyRecord:
     """Submit or resume a study and wait for its end.
 
@@ -39,10 +44,10 @@ def run_here(
     """
     from planner.durable import Runtime
 
-    with Runtime(settings.archive_url, settings.queue_url) as runtime:
+    with Runtime(settings.archive_url, settings.queue_url, settings=settings.jobs) as runtime:
         if resume is not None:
             study = runtime.resume(resume)
         else:
             assert spec is not None
-            study = runtime.submit(spec)
+            study = runtime.submit(spec, priority=priority)
         return follow(runtime.archive, study.id, quiet)

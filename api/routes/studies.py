@@ -1,4 +1,4 @@
-"""Studies: submitting, finding, following and cancelling them."""
+"""Studies: submitting, finding and following them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from api.schemas import (
     TrialPublic,
 )
 from planner.archive import Archive, NotFound, StudyStatus
+from planner.archive.studies import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY
 from planner.plans import PlanDocument
 
 router = APIRouter(prefix="/studies", tags=["studies"], responses=PROBLEMS)
@@ -31,6 +32,15 @@ IdempotencyKey = Annotated[
     Header(pattern=r"^[\x21-\x7e]{1,200}$", description="The same key gives the same study, however often it is sent."),
 ]
 
+Priority = Annotated[
+    int,
+    Query(
+        ge=HIGHEST_PRIORITY,
+        le=LOWEST_PRIORITY,
+        description="Studies of a queue with a lower one are started first; equal ones in order of submission.",
+    ),
+]
+
 
 @router.post(
     "",
@@ -39,12 +49,16 @@ IdempotencyKey = Annotated[
     responses={409: {"model": Problem, "description": "The key was used for another spec."}},
 )
 def submit(
-    body: RawSpecDep, runtime: RuntimeDep, response: Response, idempotency_key: IdempotencyKey = None
+    body: RawSpecDep,
+    runtime: RuntimeDep,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+    priority: Priority = DEFAULT_PRIORITY,
 ) -> StudyPublic:
     """Check a spec completely and queue it as a study."""
     spec = usable_spec(body.read())
     # Keys of clients and of schedules live in one column; the prefix keeps them apart.
-    study = runtime.submit(spec, None if idempotency_key is None else f"client/{idempotency_key}")
+    study = runtime.submit(spec, None if idempotency_key is None else f"client/{idempotency_key}", priority)
     if dict(study.spec) != spec.model_dump(mode="json"):
         raise Refused(409, f"the Idempotency-Key was used for study {study.id}, which has another spec")
     answer = StudyPublic.of(study)
@@ -122,12 +136,6 @@ def get_plan(
     if wants_yaml:
         return PlainTextResponse(document.to_yaml(), media_type="application/yaml", headers={"Vary": "Accept"})
     return JSONResponse(document.model_dump(mode="json"), headers={"Vary": "Accept"})
-
-
-@router.post("/{study_id}/cancel", status_code=202, responses=NOT_FOUND)
-def cancel(study: StudyDep, runtime: RuntimeDep) -> StudyPublic:
-    """Ask a study to stop; what it drew is kept. One that has ended stays as it is."""
-    return StudyPublic.of(runtime.cancel(study.id))
 
 
 def plan_of(archive: Archive, study_id: str) -> PlanDocument | None:

@@ -4,6 +4,7 @@ from api.schemas.base import AllocationPublic, Public
 from api.schemas.estimates import CheapestPublic, CheckPublic, EstimatePublic, LedgerEstimate
 from api.schemas.health import HealthPublic
 from api.schemas.proposals import GuidelinePublic, ProposalPublic
+from api.schemas.queues import QueuePublic
 from api.schemas.schedules import ScheduleCreate, ScheduleName, SchedulePublic
 from api.schemas.studies import PlanSummary, StudyDetail, StudyPage, StudyPublic
 from api.schemas.trials import CurvePoint, ExamplePublic, StageOutcomePublic, TrialDetail, TrialPublic
@@ -21,6 +22,7 @@ __all__ = [
     "PlanSummary",
     "ProposalPublic",
     "Public",
+    "QueuePublic",
     "ScheduleCreate",
     "ScheduleName",
     "SchedulePublic",

@@ -52,6 +52,9 @@ class StudyPublic(Public):
     finished_at: datetime | None
     error: str = Field(description="Why it failed; empty where it did not.")
     cancel_requested: bool
+    pause_requested: bool = Field(description="It pauses before its next batch of trials, or does.")
+    priority: int = Field(description="Studies of a queue with a lower one are started first.")
+    queue: str = Field(description="The queue it waits in; see /api/v1/queues.")
     schedule: str | None = Field(description="The schedule that queued it.")
     links: dict[str, str]
 
@@ -102,6 +105,9 @@ def _study_values(record: StudyRecord) -> Mapping[str, Any]:
         "finished_at": record.finished_at,
         "error": record.error,
         "cancel_requested": record.cancel_requested,
+        "pause_requested": record.pause_requested,
+        "priority": record.priority,
+        "queue": record.queue,
         "schedule": record.schedule_name,
         "links": {
             "self": base,

@@ -4,7 +4,15 @@ from planner.archive.access import AccessScope, NewToken, TokenRecord
 from planner.archive.archive import Archive, open_archive
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
-from planner.archive.errors import Ambiguous, ArchiveError, BudgetExhausted, NotFound, StatusConflict
+from planner.archive.errors import (
+    Ambiguous,
+    ArchiveError,
+    ArchiveUnavailable,
+    BudgetExhausted,
+    LeaseLost,
+    NotFound,
+    StatusConflict,
+)
 from planner.archive.ledgers import Decision
 from planner.archive.migration import current_revision, head_revision, migrate
 from planner.archive.records import (
@@ -12,11 +20,13 @@ from planner.archive.records import (
     EventRecord,
     GuidelineRecord,
     KPoint,
+    LeaseRecord,
     Ledger,
     LedgerEntry,
     LedgerUsage,
     PlanRecord,
     ProposalRecord,
+    QueueCounts,
     ScheduleRecord,
     SearchLedger,
     StudyRecord,
@@ -30,12 +40,15 @@ __all__ = [
     "Ambiguous",
     "Archive",
     "ArchiveError",
+    "ArchiveUnavailable",
     "BudgetExhausted",
     "Claim",
     "Decision",
     "EventRecord",
     "GuidelineRecord",
     "KPoint",
+    "LeaseLost",
+    "LeaseRecord",
     "Ledger",
     "LedgerEntry",
     "LedgerUsage",
@@ -43,6 +56,7 @@ __all__ = [
     "NotFound",
     "PlanRecord",
     "ProposalRecord",
+    "QueueCounts",
     "ScheduleRecord",
     "SearchLedger",
     "SqlSampleBank",

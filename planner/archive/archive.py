@@ -14,12 +14,14 @@ from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import label, open_engine
 from planner.archive.events import Events
 from planner.archive.guidelines import Guidelines
+from planner.archive.leases import FencedSessions, Leases
 from planner.archive.ledgers import Ledgers
 from planner.archive.migration import migrate, require_head
 from planner.archive.plans import Plans
 from planner.archive.proposals import Proposals
 from planner.archive.schedules import Schedules
 from planner.archive.sessions import Sessions, serialise
+from planner.archive.steps import StepResults
 from planner.archive.studies import Studies
 from planner.archive.trials import Trials
 from planner.archive.workers import Workers
@@ -32,12 +34,12 @@ class Archive:
     share between threads; every process opens its own.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Bind to a migrated engine made by `open_engine`."""
-        sessions = Sessions(engine)
+    def __init__(self, engine: Engine, sessions: Sessions | None = None) -> None:
+        """Bind to a migrated engine made by `open_engine`; `sessions` are plain ones by default."""
+        sessions = sessions or Sessions(engine)
         self.engine = engine
         self._sessions = sessions
-        self.bank = SqlSampleBank(engine)
+        self.bank = SqlSampleBank(engine, sessions)
         self.studies = Studies(sessions)
         self.trials = Trials(sessions)
         self.proposals = Proposals(sessions)
@@ -45,6 +47,8 @@ class Archive:
         self.plans = Plans(sessions)
         self.ledgers = Ledgers(sessions)
         self.events = Events(sessions)
+        self.leases = Leases(sessions)
+        self.steps = StepResults(sessions)
         self.workers = Workers(sessions)
         self.schedules = Schedules(sessions)
         self.tokens = Tokens(sessions)
@@ -53,6 +57,13 @@ class Archive:
     def place(self) -> str:
         """Where the archive lives, for people; without credentials."""
         return label(self.engine.url)
+
+    def fenced(self, study_id: str, epoch: int) -> Archive:
+        """This archive for one run of a study: whatever it writes is refused once a later run may have begun.
+
+        It shares this one's connections; only this one is closed.
+        """
+        return Archive(self.engine, FencedSessions(self.engine, study_id, epoch))
 
     @contextmanager
     def exclusive(self, subject: str) -> Iterator[None]:

@@ -78,10 +78,10 @@ class SqlSampleBank:
     Core statements rather than rows as objects: a batch reads and writes thousands of draws.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Bind to a migrated engine made by `open_engine`."""
+    def __init__(self, engine: Engine, sessions: Sessions | None = None) -> None:
+        """Bind to a migrated engine made by `open_engine`; `sessions` are plain ones by default."""
         self._engine = engine
-        self._sessions = Sessions(engine)
+        self._sessions = sessions or Sessions(engine)
 
     def held(self, keys: Sequence[PromptKey]) -> Mapping[PromptKey, tuple[Draw, ...]]:
         """See `SampleBank.held`.

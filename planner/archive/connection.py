@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 
-from planner.archive.errors import ArchiveError
+from planner.archive.errors import ArchiveError, ArchiveUnavailable
 
 BUSY_TIMEOUT_S = 30.0
 """How long a SQLite statement waits for another process's write."""
@@ -31,6 +31,12 @@ WRITE_OPTION = "archive_write"
 
 _ACCEPTED = "use sqlite:////path/to/archive.db or postgresql://user:password@host:5432/database"
 _DISK_FULL_SQLSTATE = "53100"
+_PASSING_WORDS = ("disk is full", "disk i/o error", "database is locked")
+_PASSING_CLASSES = ("08", "53", "57")
+"""SQLSTATE classes of PostgreSQL: connections, resources, shutdown."""
+
+_PASSING_STATES = ("25P03", "40001", "40P01")
+"""An idle transaction ended, a serialisation failure, a deadlock."""
 
 
 def open_engine(url: str) -> Engine:
@@ -98,9 +104,12 @@ def explained(engine: Engine) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        raise ArchiveError(_explanation(engine.url, error)) from error
+        kind = ArchiveUnavailable if _passes(engine.url, error) else ArchiveError
+        raise kind(_explanation(engine.url, error)) from error
     except exc.TimeoutError as error:
-        raise ArchiveError(f"all connections to the archive at {label(engine.url)} are in use; try again") from error
+        raise ArchiveUnavailable(
+            f"all connections to the archive at {label(engine.url)} are in use; try again"
+        ) from error
     except exc.StatementError as error:
         if isinstance(error.orig, ArchiveError):
             raise error.orig from error
@@ -109,15 +118,30 @@ def explained(engine: Engine) -> Iterator[None]:
         raise ArchiveError(f"the archive cannot store this text: {error}") from error
 
 
+def _passes(url: URL, error: exc.DBAPIError) -> bool:
+    """Whether the same statement may succeed later: a server away, a full disk, a lock that others hold."""
+    if url.get_backend_name() == "sqlite":
+        low = str(error.orig).lower()
+        return isinstance(error, exc.OperationalError) and any(words in low for words in _PASSING_WORDS)
+    state = getattr(error.orig, "sqlstate", None)
+    if error.connection_invalidated or (state is None and isinstance(error, exc.OperationalError)):
+        return True
+    return str(state)[:2] in _PASSING_CLASSES or state in _PASSING_STATES
+
+
 def _explanation(url: URL, error: exc.DBAPIError) -> str:
     """What a driver's error means and what to do about it, without the password."""
     place = label(url)
     detail = str(error.orig).strip().partition("\n")[0]
     if url.password:
         detail = detail.replace(str(url.password), "***")
-    low = detail.lower()
-    if getattr(error.orig, "sqlstate", None) == _DISK_FULL_SQLSTATE or "disk is full" in low:
+    low, state = detail.lower(), getattr(error.orig, "sqlstate", None)
+    if state == _DISK_FULL_SQLSTATE or "disk is full" in low:
         return f"the disk of the archive at {place} is full; free space and run again, nothing half-written was kept"
+    if "disk i/o error" in low:
+        return f"the archive at {place} cannot be written or read ({detail}); look at its disk and the process's limits"
+    if state in _PASSING_STATES:
+        return f"the archive at {place} broke off a write that others waited for ({detail}); run again"
     if "readonly database" in low:
         return f"the archive at {place} is read-only for this user; give write permission to the file and its folder"
     if "unable to open database file" in low:
@@ -126,7 +150,7 @@ def _explanation(url: URL, error: exc.DBAPIError) -> str:
         return f"the file {place} is not a sound archive ({detail}); restore it from a copy or name another file"
     if "database is locked" in low:
         return f"the archive at {place} stayed locked for {BUSY_TIMEOUT_S:g} s; find the process that writes it"
-    if "no such table" in low or getattr(error.orig, "sqlstate", None) == "42P01":
+    if "no such table" in low or state == "42P01":
         return f"the archive at {place} has not been set up; migrate it first"
     if isinstance(error, exc.OperationalError) and url.get_backend_name() == "postgresql":
         return f"the archive at {place} cannot be reached: {detail}; check that the server runs and the URL is right"

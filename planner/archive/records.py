@@ -260,6 +260,27 @@ class EventRecord:
 
 
 @dataclass(frozen=True)
+class LeaseRecord:
+    """Which run of a study may write about it."""
+
+    study_id: str
+    epoch: int
+    """Number of the run, from 1."""
+
+    owner: str
+    """Executor id of the worker that runs it; empty while none does."""
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """How many studies of one queue wait and run."""
+
+    queue: str
+    waiting: int
+    running: int
+
+
+@dataclass(frozen=True)
 class WorkerRecord:
     """One process that runs studies."""
 

@@ -15,6 +15,11 @@ from sqlmodel import Session
 from planner.archive.connection import WRITE_OPTION, explained
 from planner.archive.tables import ArchiveTable, table_of
 
+IDLE_WRITE_S = 5
+"""How long PostgreSQL waits for the next statement of a transaction that writes before it undoes it."""
+
+_LIMIT_IDLE = f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_WRITE_S}s'"
+
 
 class Sessions:
     """Hands out sessions on one engine; safe to share between threads."""
@@ -42,6 +47,9 @@ class Sessions:
             ArchiveError: the database failed or refused a row.
         """
         with explained(self.engine), Session(self._writer) as session, session.begin():
+            if self.engine.dialect.name == "postgresql":
+                # A process that is frozen here must not hold off for ever whoever takes over from it.
+                session.connection().exec_driver_sql(_LIMIT_IDLE)
             yield session
 
 

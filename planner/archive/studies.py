@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, cast
 
-from sqlmodel import Session, and_, col, func, or_, select, update
+from sqlmodel import Session, and_, case, col, func, or_, select, update
 
 from planner.archive.errors import Ambiguous, NotFound, StatusConflict
-from planner.archive.records import StudyRecord, StudyStatus
+from planner.archive.records import QueueCounts, StudyRecord, StudyStatus
 from planner.archive.sessions import Sessions, insert_missing, utc_now
 from planner.archive.statuses import TERMINAL, may_follow
-from planner.archive.tables import ProposalRow, StudyRow, TrialRow
+from planner.archive.tables import LeaseRow, ProposalRow, StudyRow, TrialRow
 
 _SHOWN_MATCHES = 10
+
+DEFAULT_PRIORITY = 100
+HIGHEST_PRIORITY, LOWEST_PRIORITY = 1, 1_000_000
+DEFAULT_QUEUE = "studies"
 
 
 class Studies:
@@ -31,8 +36,20 @@ class Studies:
         seed: int,
         idempotency_key: str | None = None,
         schedule_name: str | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        queue: str = DEFAULT_QUEUE,
     ) -> StudyRecord:
         """Queue a study, or return the one that has this idempotency key or this id already.
+
+        Args:
+            id: of a new study.
+            name: for people.
+            spec_json: the specification.
+            seed: of the search.
+            idempotency_key: whoever sends it again means the same study.
+            schedule_name: the schedule that queues it.
+            priority: studies with a lower one are started first.
+            queue: where it waits for a worker.
 
         Raises:
             ArchiveError: the database failed, or the specification is not JSON.
@@ -51,9 +68,13 @@ class Studies:
             cancel_requested=False,
             idempotency_key=idempotency_key,
             schedule_name=schedule_name,
+            priority=priority,
+            queue=queue,
         )
         with self._sessions.write() as session:
-            insert_missing(session.connection(), StudyRow, [row.model_dump()])
+            connection = session.connection()
+            if insert_missing(connection, StudyRow, [row.model_dump()]):
+                insert_missing(connection, LeaseRow, [LeaseRow(study_id=id, epoch=1, owner="").model_dump()])
             if idempotency_key is not None:
                 keyed = session.exec(select(StudyRow).where(StudyRow.idempotency_key == idempotency_key)).first()
                 if keyed is not None:
@@ -170,13 +191,89 @@ class Studies:
         """
         self._change(study_id, phase=phase, round=round)
 
-    def request_cancel(self, study_id: str) -> None:
-        """Ask a study to stop; it does so between two trials. A finished study stays as it is.
+    def request_cancel(self, study_id: str) -> StudyRecord:
+        """Ask a study to stop; one that no worker runs ends at once, one that has ended stays as it is.
 
         Raises:
             NotFound: no such study.
         """
-        self._change(study_id, cancel_requested=True)
+        with self._sessions.write() as session:
+            row = _required(session, study_id, lock=True)
+            if row.status not in TERMINAL:
+                row.cancel_requested = True
+            if row.status in ("queued", "paused"):
+                row.status, row.finished_at = "cancelled", utc_now()
+            return _stored(session, row)
+
+    def request_pause(self, study_id: str) -> StudyRecord:
+        """Ask a study to pause; one that waits does at once, one that runs before its next batch of trials.
+
+        Raises:
+            NotFound: no such study.
+            StatusConflict: it has ended.
+        """
+        with self._sessions.write() as session:
+            row = _required(session, study_id, lock=True)
+            if row.status in TERMINAL:
+                raise StatusConflict(f"study {study_id} is {row.status} and cannot pause")
+            row.pause_requested = True
+            if row.status == "queued":
+                row.status = "paused"
+            return _stored(session, row)
+
+    def withdraw_pause(self, study_id: str) -> StudyRecord:
+        """Undo `request_pause`: a paused study waits for a worker again, one that still runs goes on.
+
+        Raises:
+            NotFound: no such study.
+        """
+        with self._sessions.write() as session:
+            row = _required(session, study_id, lock=True)
+            row.pause_requested = False
+            if row.status == "paused":
+                row.status = "queued"
+            return _stored(session, row)
+
+    def pause(self, study_id: str) -> bool:
+        """Pause a study as it was asked; False where that was taken back meanwhile.
+
+        Raises:
+            NotFound: no such study.
+        """
+        with self._sessions.write() as session:
+            row = _required(session, study_id, lock=True)
+            if row.pause_requested and row.status in ("queued", "running"):
+                row.status = "paused"
+                session.add(row)
+            return row.status == "paused"
+
+    def pause_requested(self, study_id: str) -> bool:
+        """Whether somebody asked the study to pause.
+
+        Raises:
+            NotFound: no such study.
+        """
+        with self._sessions.read() as session:
+            found = session.exec(select(StudyRow.pause_requested).where(StudyRow.id == study_id)).first()
+        if found is None:
+            raise _missing(study_id)
+        return found
+
+    def queues(self) -> Sequence[QueueCounts]:
+        """How many studies wait and run, by queue; only queues that have any."""
+        waiting = func.sum(case((col(StudyRow.status) == "queued", 1), else_=0))
+        running = func.sum(case((col(StudyRow.status) == "running", 1), else_=0))
+        busy = col(StudyRow.status).in_(("queued", "running"))
+        query = select(StudyRow.queue, waiting, running).where(busy).group_by(StudyRow.queue)
+        with self._sessions.read() as session:
+            return [QueueCounts(name, int(w), int(r)) for name, w, r in session.exec(query.order_by(StudyRow.queue))]
+
+    def unfinished(self, before: datetime) -> Sequence[tuple[str, int]]:
+        """(id, number of the run) of the studies that a worker runs or should run, of those created before a moment."""
+        query = select(StudyRow.id, LeaseRow.epoch).join(LeaseRow, col(LeaseRow.study_id) == StudyRow.id)
+        query = query.where(col(StudyRow.status).in_(("queued", "running")), col(StudyRow.created_at) < before)
+        with self._sessions.read() as session:
+            return [(id, epoch) for id, epoch in session.exec(query)]
 
     def cancel_requested(self, study_id: str) -> bool:
         """Whether somebody asked the study to stop.
@@ -204,6 +301,12 @@ class Studies:
             statement = update(StudyRow).where(col(StudyRow.id) == study_id).values(**values)
             if session.connection().execute(statement).rowcount == 0:
                 raise _missing(study_id)
+
+
+def _stored(session: Session, row: StudyRow) -> StudyRecord:
+    session.add(row)
+    session.flush()
+    return _record(row)
 
 
 def _required(session: Session, study_id: str, lock: bool = False) -> StudyRow:

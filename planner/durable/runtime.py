@@ -1,30 +1,44 @@
-"""Runs queued studies in this process, and is the place to submit, cancel and schedule them."""
+"""Runs queued studies in this process, and is the place to submit, pause, cancel and schedule them."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
+import time
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos import DBOS, DBOSConfig
 from sqlalchemy.exc import SQLAlchemyError
 
 from env.errors import ApportionError
 from env.spec import StudySpec
 from planner.archive import Archive, ArchiveError, ScheduleRecord, StudyRecord, open_archive
-from planner.archive.connection import parse_url
-from planner.durable.reaper import Reaper, live_executors
-from planner.durable.workflows import STUDIES, bind, scheduled_study, study_workflow, unbind
+from planner.archive.studies import DEFAULT_PRIORITY, DEFAULT_QUEUE
+from planner.durable.jobs import (
+    APPLICATION,
+    APPLICATION_VERSION,
+    IDLE_TRANSACTION_S,
+    Jobs,
+    JobSettings,
+    QueueState,
+    fleet_queue,
+    jobs_database,
+    queue_of,
+)
+from planner.durable.reaper import Reaper, restart
+from planner.durable.requests import request_cancel, request_pause
+from planner.durable.worker import Worker
+from planner.durable.workflows import bind, scheduled_study, unbind
 
-APPLICATION_VERSION = "apportion-1"
-"""Version of the workflows' steps: raise it only when a study begun by older code can no longer be resumed."""
+MARGIN_S = 6.0
+"""How long studies may take to end after they were cut off, before the process leaves without them."""
 
-POLL_SECONDS = 0.2
+log = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -34,16 +48,16 @@ class Runtime:
         archive_url: see `planner.archive.open_engine`.
         jobs_url: DBOS's own database; a separate SQLite file, or the same PostgreSQL database (schema ``dbos``).
         work: whether this process runs studies, or only submits them.
-        concurrency: studies this process runs at a time.
+        settings: limits of queues, and times.
     """
 
-    def __init__(self, archive_url: str, jobs_url: str, work: bool = True, concurrency: int = 1) -> None:
+    def __init__(self, archive_url: str, jobs_url: str, work: bool = True, settings: JobSettings | None = None) -> None:
         self.archive: Archive = open_archive(archive_url)
-        self._jobs_url = _jobs_url(jobs_url)
+        self.settings = settings or JobSettings()
+        self._jobs_url = jobs_database(jobs_url)
         self._work = work
-        self._concurrency = concurrency
         self.executor_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._reaper = Reaper(self.archive, self.executor_id)
+        self._worker = Worker(self.archive, self.executor_id)
 
     def launch(self) -> Self:
         """Start DBOS, beat, take over what dead workers left, begin to work.
@@ -53,35 +67,80 @@ class Runtime:
         """
         for name in ("dbos", "dbos.dbos"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        bind(self.archive)
+        bind(self._worker)
         DBOS(
             config=DBOSConfig(
-                name="apportion",
+                name=APPLICATION,
                 system_database_url=self._jobs_url,
                 application_version=APPLICATION_VERSION,
                 executor_id=self.executor_id,
                 scheduler_polling_interval_sec=1.0,
                 log_level="ERROR",
                 notification_listener_polling_interval_sec=0.5,
+                sys_db_idle_transaction_timeout_sec=IDLE_TRANSACTION_S,
             )
         )
-        DBOS.listen_queues([STUDIES] if self._work else [])
+        if not self._work:
+            DBOS.listen_queues([])
+        elif self.settings.queues:
+            DBOS.listen_queues(list(self.settings.queues))
         try:
+            if self._work:
+                self.archive.workers.beat(self.executor_id, socket.gethostname(), os.getpid())
             DBOS.launch()
-            DBOS.register_queue(STUDIES, worker_concurrency=self._concurrency, polling_interval_sec=POLL_SECONDS)
+            self._jobs = Jobs(self._jobs_url, self.settings)
+            self._jobs.register(DEFAULT_QUEUE)
+            own_fleet = fleet_queue()
+            if own_fleet is not None:
+                self._jobs.register(own_fleet)
+            self._reaper = Reaper(self._worker, self._jobs, self.settings.dead_s)
             if self._work:
                 self._reaper.start()
         except SQLAlchemyError as error:
             raise ArchiveError(f"the jobs database cannot be used: {type(error).__name__}") from error
         return self
 
+    @property
+    def stopping(self) -> bool:
+        """Whether this process was asked to stop."""
+        return self._worker.stopping.is_set()
+
+    @property
+    def trouble(self) -> dict[str, str]:
+        """By study id: what keeps studies of this process from going on for the moment."""
+        return dict(self._worker.trouble)
+
+    def drain(self) -> None:
+        """Take no more studies, and wait until those in flight have stopped at their next stored chunk.
+
+        Returns after `JobSettings.shutdown_s` and a few seconds at most; whatever is left then is cut off.
+        """
+        self._worker.stop(self.settings.shutdown_s)
+        while self._worker.active and time.monotonic() < self._worker.stop_by + MARGIN_S:
+            time.sleep(0.05)
+
     def close(self) -> None:
-        """Stop working; studies in flight go on in another worker or at the next start."""
+        """Stop working and hand the studies in flight to the other workers, or to the next that starts."""
+        self.drain()
         if self._work:
             self._reaper.stop()
         DBOS.destroy(workflow_completion_timeout_sec=0)
+        if self._work:
+            try:
+                self._hand_back()
+                self.archive.workers.remove(self.executor_id)
+            except ArchiveError as error:
+                # The others find out by themselves that this worker is gone.
+                log.warning("studies could not be handed back: %s", error)
+        self._jobs.close()
         unbind()
         self.archive.close()
+
+    def _hand_back(self) -> None:
+        """Queue the next run of every study this process holds; DBOS takes none here any more."""
+        for lease in self.archive.leases.of(self.executor_id):
+            if self.archive.studies.get(lease.study_id).status in ("queued", "running"):
+                self._jobs.requeue(self.archive, lease.study_id, lease.epoch)
 
     def __enter__(self) -> Self:
         return self.launch()
@@ -93,16 +152,43 @@ class Runtime:
 
     # Studies -----------------------------------------------------------------------------------------------------
 
-    def submit(self, spec: StudySpec, idempotency_key: str | None = None) -> StudyRecord:
-        """Store a checked spec as a study and queue it; the same idempotency key gives the same study."""
+    def submit(
+        self, spec: StudySpec, idempotency_key: str | None = None, priority: int = DEFAULT_PRIORITY
+    ) -> StudyRecord:
+        """Store a checked spec as a study and queue it; the same idempotency key gives the same study.
+
+        Args:
+            spec: a checked spec.
+            idempotency_key: whoever sends it again means the same study.
+            priority: studies of a queue with a lower one are started first.
+        """
         study = self.archive.studies.create(
-            uuid.uuid4().hex[:12], spec.name, spec.model_dump(mode="json"), spec.seed, idempotency_key
+            uuid.uuid4().hex[:12],
+            spec.name,
+            spec.model_dump(mode="json"),
+            spec.seed,
+            idempotency_key,
+            priority=priority,
+            queue=queue_of(spec),
         )
-        self._enqueue(study.id, study.id)
+        self.start(study)
         return study
 
+    def start(self, study: StudyRecord) -> None:
+        """Queue the first run of a study that was created just now; a study that began stays as it is."""
+        if study.status == "queued" and self.archive.leases.get(study.id).epoch == 1:
+            self._jobs.enqueue(study, 1)
+
+    def pause(self, study_id: str) -> StudyRecord:
+        """Ask a study to pause; see `request_pause`. What it drew is kept, and its place in the queue is free.
+
+        Raises:
+            StatusConflict: it has ended.
+        """
+        return request_pause(self.archive, study_id)
+
     def resume(self, study_id: str) -> StudyRecord:
-        """See to it that an unfinished study goes on; a finished or running one is left alone.
+        """See to it that a paused or interrupted study goes on; a finished or running one is left alone.
 
         Raises:
             ApportionError: the study ended as failed or cancelled; nothing follows these.
@@ -112,25 +198,31 @@ class Runtime:
             raise ApportionError(f"study {study.id} is {study.status} and cannot go on; run its spec again instead")
         if study.status == "done":
             return study
+        epoch = self.archive.leases.get(study_id).epoch
+        if study.pause_requested:
+            was_paused = study.status == "paused"
+            study = self.archive.studies.withdraw_pause(study_id)
+            if was_paused:
+                key = f"status-queued-{epoch + 1}"
+                self.archive.events.append(study_id, "status", {"status": "queued", "error": ""}, key)
+                self._jobs.requeue(self.archive, study_id, epoch, max([*self._jobs.runs(study_id), epoch]) + 1)
+            return study
         if self._work:
             self._reaper.reap()
-        runs = DBOS.list_workflows(workflow_id_prefix=study.id, load_input=False, load_output=False)
-        if not any(run.status in ("PENDING", "ENQUEUED", "DELAYED") for run in runs):
+            epoch = self.archive.leases.get(study_id).epoch
+        running = self._jobs.runs(study_id)
+        if not any(status in ("PENDING", "ENQUEUED", "DELAYED") for status in running.values()):
             # Its workflow never started or ended by an error outside the study: begin another run of the same study.
-            self._enqueue(study.id, study.id if not runs else f"{study.id}/run-{len(runs) + 1}")
+            restart(self._worker, self._jobs, study_id, epoch)
         return study
 
     def cancel(self, study_id: str) -> StudyRecord:
-        """Ask a study to stop; a queued one ends at once, a running one at its next stored chunk."""
-        self.archive.studies.request_cancel(study_id)
-        study = self.archive.studies.get(study_id)
-        if study.status == "queued":
-            return self.archive.studies.set_status(study_id, "cancelled")
-        return study
+        """Ask a study to stop; see `request_cancel`."""
+        return request_cancel(self.archive, study_id)
 
-    def _enqueue(self, study_id: str, workflow_id: str) -> None:
-        with SetWorkflowID(workflow_id):
-            DBOS.enqueue_workflow(STUDIES, study_workflow, study_id)
+    def queues(self) -> list[QueueState]:
+        """Every queue: how many studies wait and run, and its limits."""
+        return self._jobs.queues(self.archive)
 
     # Schedules ---------------------------------------------------------------------------------------------------
 
@@ -161,13 +253,6 @@ class Runtime:
             DBOS.delete_schedule(name)
         return self.archive.schedules.delete(name)
 
-    # Workers -----------------------------------------------------------------------------------------------------
-
-    def other_workers(self) -> set[str]:
-        """Executor ids of the other workers that live."""
-        live = live_executors(self.archive.workers.list(), datetime.now(UTC), socket.gethostname())
-        return live - {self.executor_id}
-
 
 def check_cron(cron: str, timezone: str) -> None:
     """Raise ApportionError where a cron expression or a time zone is not valid.
@@ -192,10 +277,3 @@ def check_cron(cron: str, timezone: str) -> None:
         raise ApportionError(
             f"cron: {cron!r} is no cron expression of five fields, or six with seconds first ({error})"
         ) from None
-
-
-def _jobs_url(url: str) -> str:
-    parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        return f"sqlite:///{parsed.database}"
-    return parsed.render_as_string(hide_password=False)

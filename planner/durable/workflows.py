@@ -1,92 +1,47 @@
-"""The two durable workflows: one study, and one firing of a schedule. Their names and steps are part of the archive."""
+"""The two durable workflows: one study, and one firing of a schedule. Their names are part of the job database."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from dbos import DBOS, SetWorkflowID
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 
-from env.errors import ApportionError
 from env.spec import SpecError
-from planner.archive import Archive, StatusConflict, StudyStatus
+from planner.archive import Archive, StudyRecord
 from planner.check import validated_spec
-from planner.loop import StudyCancelled, StudyContext, drop_old_texts, run_loop
-
-STUDIES = "studies"
-"""The queue studies wait in."""
+from planner.durable.jobs import queue_of, run_of
+from planner.durable.running import StudyRun
+from planner.durable.worker import Worker
+from planner.loop import StudyContext
 
 log = logging.getLogger(__name__)
-Result = TypeVar("Result")
-_archives: list[Archive] = []
-"""The archive of this process's runtime; DBOS calls workflows as plain functions, so it cannot be passed in."""
+_workers: list[Worker] = []
+"""The worker of this process; DBOS calls workflows as plain functions, so it cannot be passed in."""
 
 
-class DurableSteps:
-    """Runs each step as a DBOS step: recorded when done, run again only if a crash cut it off."""
-
-    async def run(self, name: str, step: Callable[..., Awaitable[Result]], *args: object) -> Result:
-        """See `planner.loop.Steps.run`."""
-
-        async def body() -> Result:
-            return await step(*args)
-
-        return await DBOS.run_step_async({"name": name}, body)
-
-
-def bind(archive: Archive) -> None:
-    """Give this process's workflows their archive."""
-    _archives[:] = [archive]
+def bind(worker: Worker) -> None:
+    """Give this process's workflows their worker."""
+    _workers[:] = [worker]
 
 
 def unbind() -> None:
-    """Forget the archive."""
-    _archives.clear()
+    """Forget the worker."""
+    _workers.clear()
 
 
 @DBOS.workflow(name="study")
 async def study_workflow(study_id: str) -> str:
-    """Run a study to its end; returns its final status. Never raises for what is the study's own failure."""
-    archive = _archives[0]
-    status, error = await _run(archive, study_id)
-    # Before the study says that it has ended: who waits for that, as the command line does, may then leave at once.
-    await DurableSteps().run("drop-old-texts", drop_old_texts, archive, study_id)
-    return _finish(archive, study_id, status, error)
-
-
-async def _run(archive: Archive, study_id: str) -> tuple[StudyStatus, str]:
-    """The loop; returns the status the study ends with, and why it failed."""
-    if archive.studies.cancel_requested(study_id):
-        return "cancelled", ""
-    _finish(archive, study_id, "running")
-    context: StudyContext | None = None
+    """One run of a study; returns in a word how it ended. Never raises for what is the study's own failure."""
+    worker, workflow_id = _workers[0], str(DBOS.workflow_id)
+    worker.active.add(workflow_id)
     try:
-        context = StudyContext(archive, study_id)
-        await run_loop(context, DurableSteps())
-    except StudyCancelled:
-        return "cancelled", ""
-    except ApportionError as error:
-        return "failed", str(error)
-    except Exception as error:
-        log.exception("study %s failed by a fault of the program", study_id)
-        return "failed", f"internal error ({type(error).__name__}): {error}"
+        run = StudyRun(worker, study_id, run_of(workflow_id)[1], lambda archive, id: StudyContext(archive, id))
+        return await run.run()
     finally:
-        if context is not None:
-            await context.close()
-    return "done", ""
-
-
-def _finish(archive: Archive, study_id: str, status: Any, error: str = "") -> str:
-    """Set a status and say so; a study that already ended keeps its end."""
-    try:
-        archive.studies.set_status(study_id, status, error)
-    except StatusConflict:
-        return archive.studies.get(study_id).status
-    archive.events.append(study_id, "status", {"status": status, "error": error}, f"status-{status}")
-    return str(status)
+        worker.active.discard(workflow_id)
 
 
 @DBOS.workflow(name="scheduled_study")
@@ -100,15 +55,17 @@ async def scheduled_study(scheduled_time: datetime, context: Any) -> None:
     name = str(context)
 
     async def create() -> str:
-        return _create_scheduled(_archives[0], name, scheduled_time)
+        study = _create_scheduled(_workers[0].archive, name, scheduled_time)
+        return study.id if study is not None else ""
 
     study_id = await DBOS.run_step_async({"name": "create"}, create)
     if study_id:
-        with SetWorkflowID(study_id):
-            await DBOS.enqueue_workflow_async(STUDIES, study_workflow, study_id)
+        study = _workers[0].archive.studies.get(study_id)
+        with SetWorkflowID(study_id), SetEnqueueOptions(priority=study.priority):
+            await DBOS.enqueue_workflow_async(study.queue, study_workflow, study_id)
 
 
-def _create_scheduled(archive: Archive, name: str, due: datetime) -> str:
+def _create_scheduled(archive: Archive, name: str, due: datetime) -> StudyRecord | None:
     schedule = archive.schedules.get(name)
     moment = due.strftime("%Y-%m-%dT%H:%M:%S")
     study_id = hashlib.sha256(f"{name}/{moment}".encode()).hexdigest()[:12]
@@ -119,8 +76,9 @@ def _create_scheduled(archive: Archive, name: str, due: datetime) -> str:
         study = archive.studies.create(study_id, name, schedule.spec, 0, f"schedule/{name}/{moment}", name)
         archive.studies.set_status(study.id, "failed", str(error))
         archive.schedules.mark_fired(name, due)
-        return ""
+        return None
     raw = spec.model_dump(mode="json")
-    study = archive.studies.create(study_id, spec.name, raw, spec.seed, f"schedule/{name}/{moment}", name)
+    key = f"schedule/{name}/{moment}"
+    study = archive.studies.create(study_id, spec.name, raw, spec.seed, key, name, queue=queue_of(spec))
     archive.schedules.mark_fired(name, due)
-    return study.id
+    return study

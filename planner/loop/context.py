@@ -38,8 +38,16 @@ GUIDELINE_ROUNDS = 3
 """Rounds whose guidelines a proposer sees, the newest: each round writes them anew from all trials."""
 
 
-class StudyCancelled(ApportionError):
+class StudyInterrupted(ApportionError):
+    """The loop ends here without having come to its end; what is stored is kept."""
+
+
+class StudyCancelled(StudyInterrupted):
     """Somebody asked the study to stop."""
+
+
+class StudyPaused(StudyInterrupted):
+    """Somebody asked the study to pause."""
 
 
 class StudyContext:
@@ -92,6 +100,8 @@ class StudyContext:
         """By trial number; trials never change once recorded."""
 
         self._last_event = 0.0
+        self.interruption: Callable[[], None] = lambda: None
+        """Called where the study may stop: between phases and after each stored chunk. Raising stops it there."""
 
     def _open_proposer(self, environ: Mapping[str, str]) -> Proposer:
         # Imported here: only studies with an LLM need its client.
@@ -196,12 +206,14 @@ class StudyContext:
     # Progress ----------------------------------------------------------------------------------------------------
 
     def enter(self, phase: str, round_: int) -> None:
-        """Say which phase of the loop begins; stop here where a cancel was asked for.
+        """Say which phase of the loop begins; stop here where a cancel or a pause was asked for.
 
         Raises:
-            StudyCancelled: somebody asked.
+            StudyInterrupted: somebody asked.
         """
         self.check_cancel()
+        if self.archive.studies.pause_requested(self.study_id):
+            raise StudyPaused(f"study {self.study_id} pauses")
         self.archive.studies.set_progress(self.study_id, phase, round_)
         self.event("phase", {"phase": phase, "round": round_})
 
@@ -237,11 +249,12 @@ class StudyContext:
         return "" if found is None else str(found.payload["message"])
 
     def check_cancel(self) -> None:
-        """Stop where a cancel was asked for.
+        """Stop where a cancel was asked for, or where the process says so.
 
         Raises:
-            StudyCancelled: somebody asked.
+            StudyInterrupted: somebody asked.
         """
+        self.interruption()
         if self.archive.studies.cancel_requested(self.study_id):
             raise StudyCancelled(f"study {self.study_id} was cancelled; what it drew is kept")
 

@@ -230,6 +230,24 @@ def test_a_running_study_is_cancelled_and_the_service_answers_meanwhile(service:
     assert service.http.post(f"/api/v1/studies/{study}/cancel").json()["status"] == "cancelled"
 
 
+def test_studies_are_paused_resumed_and_queued_by_priority(service: Service) -> None:
+    running = submit(service, long_spec())
+    until(lambda: service.http.get(f"/api/v1/studies/{running}").json()["status"] == "running")
+    answer = service.http.post("/api/v1/studies", params={"priority": 7}, json=tiny_spec(name="first"))
+    study = answer.json()
+    assert (study["priority"], study["queue"], study["pause_requested"]) == (7, "studies", False)
+    assert service.http.post("/api/v1/studies", params={"priority": 0}, json=tiny_spec()).status_code == 422
+    paused = service.http.post(f"/api/v1/studies/{study['id']}/pause")
+    assert (paused.status_code, paused.json()["status"]) == (202, "paused")
+    [queue] = service.http.get("/api/v1/queues").json()
+    assert queue == {"name": "studies", "waiting": 0, "running": 1, "per_worker": 1, "total": None}
+    assert service.http.post(f"/api/v1/studies/{study['id']}/resume").json()["status"] == "queued"
+    service.http.post(f"/api/v1/studies/{running}/cancel")
+    assert ended(service, study["id"])["status"] == "done"
+    refused = service.http.post(f"/api/v1/studies/{study['id']}/pause")
+    assert (refused.status_code, refused.headers["content-type"]) == (409, PROBLEM)
+
+
 def test_a_check_queues_nothing_and_prices_the_cheapest_allocation(service: Service) -> None:
     before = studies(service)
     good = service.http.post("/api/v1/spec/check", json=tiny_spec()).json()

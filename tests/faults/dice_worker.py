@@ -63,8 +63,8 @@ def main() -> None:
     with Runtime(archive_url, jobs_url) as runtime:
         if action == "submit":
             spec = simulated_spec()
-            runtime.archive.studies.create(study_id, spec.name, spec.model_dump(mode="json"), spec.seed)
-            runtime._enqueue(study_id, study_id)
+            raw = spec.model_dump(mode="json")
+            runtime.start(runtime.archive.studies.create(study_id, spec.name, raw, spec.seed))
         elif action == "resume":
             runtime.resume(study_id)
         print("ready", flush=True)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from env.spans import span
+from planner.archive.errors import ArchiveUnavailable, LeaseLost
 from planner.proposers._base import Exchange
 from planner.proposers.agent.accounts import Accounts, OverBudgetError
 from planner.proposers.agent.completions import MAX_ERROR_CHARS, Answer, read_completion, refused
@@ -89,6 +90,8 @@ class LlmClient:
         key, used = self.key(question), _Used()
         try:
             said = await self._answer(question, key, accounts, used)
+        except (ArchiveUnavailable, LeaseLost):
+            raise  # says nothing of the LLM; the study itself waits, or ends
         except Exception as error:
             said = _Said(self._dialect, Answer(error=f"{type(error).__name__}: {error}"))
         answer = said.answer

@@ -20,7 +20,7 @@ from planner.archive.statuses import TERMINAL
 from planner.archive.texts import TextPolicy
 from planner.archive.upkeep import Upkeep
 from planner.durable import Runtime, check_cron, workflows
-from planner.durable.reaper import DEAD_SECONDS, live_executors, process_exists
+from planner.durable.reaper import Silence, live_executors, process_exists
 from planner.loop import StudyContext
 from tests.simulated import DiceBackends, simulated_spec
 
@@ -141,16 +141,30 @@ def test_bad_schedules_are_explained(cron: str, zone: str, words: str) -> None:
         check_cron(cron, zone)
 
 
-def test_a_worker_lives_while_it_beats_and_its_process_exists() -> None:
+def test_a_worker_lives_while_it_is_heard_of_and_its_process_exists() -> None:
     now = datetime.now(UTC)
-    silent = now - timedelta(seconds=DEAD_SECONDS + 1)
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     dead_pid = int(gone.stdout)
-    workers = [
-        WorkerRecord("here", "me", os.getpid(), now, now),
-        WorkerRecord("silent", "me", os.getpid(), now, silent),
-        WorkerRecord("gone", "me", dead_pid, now, now),
-        WorkerRecord("elsewhere", "other", dead_pid, now, now),
-    ]
-    assert live_executors(workers, now, "me") == {"here", "elsewhere"}
+    silence = Silence()
+    for second in range(6):
+        beat = now + timedelta(seconds=second)
+        workers = [
+            WorkerRecord("here", "me", os.getpid(), now, beat),
+            WorkerRecord("silent", "me", os.getpid(), now, now),
+            WorkerRecord("gone", "me", dead_pid, now, beat),
+            # Its clock is an hour off; it beats all the same.
+            WorkerRecord("elsewhere", "other", dead_pid, now, beat - timedelta(hours=1)),
+        ]
+        silence.look(workers, float(second))
+    assert live_executors(workers, silence, "me", dead_s=5) == {"here", "elsewhere"}
+    assert live_executors(workers, silence, "me", dead_s=6) == {"here", "silent", "elsewhere"}
     assert not process_exists(dead_pid)
+
+
+def test_who_did_not_look_for_long_takes_nobody_for_dead_at_once() -> None:
+    now = datetime.now(UTC)
+    workers = [WorkerRecord("other", "elsewhere", 1, now, now)]
+    silence = Silence()
+    silence.look(workers, 0.0)
+    silence.look(workers, 500.0)  # frozen, or the database was away
+    assert live_executors(workers, silence, "me", dead_s=5) == {"other"}
