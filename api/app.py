@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,10 +13,14 @@ from fastapi.routing import APIRoute
 
 from api import problems
 from api.access.guard import Guard
+from api.completions import routes as completions
+from api.completions.desk import Desk
+from api.completions.errors import error_reply
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
-from api.routes import estimate, events, health, reports, schedules, spec, studies
+from api.routes import estimate, events, health, plans, reports, schedules, spec, studies
 from api.routes.spec_bodies import described
+from api.settings import Settings
 from planner.durable import Runtime
 
 DESCRIPTION = (
@@ -23,11 +29,22 @@ DESCRIPTION = (
 )
 
 
-def create_app(runtime: Runtime) -> FastAPI:
+def create_app(runtime: Runtime, settings: Settings | None = None) -> FastAPI:
     """The application over a launched runtime; whoever launched it closes it.
 
     Handlers that touch the archive run on threads, so that the web loop is never held up.
+
+    Args:
+        runtime: submits studies and holds the archive.
+        settings: limits of the plan endpoint; from the environment by default.
     """
+    desk = Desk(runtime.archive, settings or Settings())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await desk.close()
+
     app = FastAPI(
         title="Apportion",
         version=_version(),
@@ -37,15 +54,18 @@ def create_app(runtime: Runtime) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
+        lifespan=lifespan,
     )
     app.state.runtime = runtime
+    app.state.desk = desk
     rest = APIRouter(prefix="/api/v1")
-    for subject in (studies, reports, events, schedules, spec, estimate):
+    for subject in (studies, reports, events, schedules, spec, estimate, plans):
         rest.include_router(subject.router)
     app.include_router(rest)
+    app.include_router(completions.router)
     app.include_router(health.router)
     install_pages(app)
-    problems.install(app, problem_page)
+    problems.install(app, problem_page, error_reply)
     app.add_middleware(Guard)
 
     def openapi() -> dict[str, Any]:

@@ -42,7 +42,7 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
     with listener, _Stop() as stop, Runtime(settings.archive_url, settings.queue_url) as runtime:
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(runtime),
+                create_app(runtime, settings),
                 log_level="warning",
                 access_log=False,
                 server_header=False,

@@ -3,6 +3,7 @@
 from api.schemas.base import AllocationPublic, Public
 from api.schemas.estimates import CheapestPublic, CheckPublic, EstimatePublic, LedgerEstimate
 from api.schemas.health import HealthPublic
+from api.schemas.plans import PlanDetail, PlanPage, PlanPromote, PlanPublic, PromotionPublic
 from api.schemas.proposals import GuidelinePublic, ProposalPublic
 from api.schemas.schedules import ScheduleCreate, ScheduleName, SchedulePublic
 from api.schemas.studies import PlanSummary, StudyDetail, StudyPage, StudyPublic
@@ -18,7 +19,12 @@ __all__ = [
     "GuidelinePublic",
     "HealthPublic",
     "LedgerEstimate",
+    "PlanDetail",
+    "PlanPage",
+    "PlanPromote",
+    "PlanPublic",
     "PlanSummary",
+    "PromotionPublic",
     "ProposalPublic",
     "Public",
     "ScheduleCreate",

@@ -11,4 +11,4 @@ class Public(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-AllocationPublic = dict[str, dict[str, str | int]]
+AllocationPublic = dict[str, dict[str, str | int | dict[str, int | float | str]]]

@@ -90,17 +90,20 @@ class DirectTransport(httpx2.AsyncBaseTransport):
         return self._certificates
 
 
-def open_http_client(base_url: str, concurrency: int, timeout_s: float) -> httpx2.AsyncClient:
+def open_http_client(base_url: str, concurrency: int, timeout_s: float, streams: bool = False) -> httpx2.AsyncClient:
     """The client for one server; by way of the environment's proxy where one is set for it.
 
     Args:
         base_url: the server.
         concurrency: most requests in flight.
         timeout_s: a second net by way of a proxy: whoever sends keeps the time itself.
+        streams: replies are read while they come; `DirectTransport` reads them whole.
     """
     parts = urlsplit(base_url)
     proxied = parts.scheme in urllib.request.getproxies() or "all" in urllib.request.getproxies()
     if proxied and not urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         return httpx2.AsyncClient(limits=limits, timeout=timeout_s, follow_redirects=True)
+    if streams:
+        return httpx2.AsyncClient(timeout=timeout_s, follow_redirects=True, trust_env=False)
     return httpx2.AsyncClient(transport=DirectTransport(), timeout=timeout_s, follow_redirects=True)

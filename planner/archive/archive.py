@@ -16,6 +16,7 @@ from planner.archive.guidelines import Guidelines
 from planner.archive.ledgers import Ledgers
 from planner.archive.migration import migrate, require_head
 from planner.archive.plans import Plans
+from planner.archive.promotions import Promotions
 from planner.archive.proposals import Proposals
 from planner.archive.schedules import Schedules
 from planner.archive.sessions import Sessions, serialise
@@ -42,6 +43,7 @@ class Archive:
         self.proposals = Proposals(sessions)
         self.guidelines = Guidelines(sessions)
         self.plans = Plans(sessions)
+        self.promotions = Promotions(sessions)
         self.ledgers = Ledgers(sessions)
         self.events = Events(sessions)
         self.workers = Workers(sessions)

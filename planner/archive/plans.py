@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from sqlmodel import col, select
+from sqlmodel import and_, col, or_, select
 
 from env.allocation import Allocation
 from planner.archive.errors import NotFound
 from planner.archive.records import PlanKind, PlanRecord
 from planner.archive.sessions import Sessions, insert_missing, utc_now
-from planner.archive.tables import PlanRow
+from planner.archive.tables import PlanRow, StudyRow
 
 
 class Plans:
@@ -49,6 +49,40 @@ class Plans:
             if row is None:
                 raise NotFound(f"study {study_id!r} has no {kind} plan; it has one when it is done")
             return _record(row)
+
+    def page(
+        self,
+        limit: int = 50,
+        before: tuple[str, PlanKind] | None = None,
+        kind: PlanKind | None = None,
+        name_contains: str = "",
+    ) -> list[tuple[PlanRecord, str]]:
+        """Plans with the names of their studies, newest first.
+
+        Args:
+            limit: how many at most.
+            before: study and kind of the last plan of the page before.
+            kind: only these.
+            name_contains: only plans of studies whose name contains this, whatever the case.
+
+        Raises:
+            NotFound: `before` names no plan.
+        """
+        at, of, which = col(PlanRow.created_at), col(PlanRow.study_id), col(PlanRow.kind)
+        query = select(PlanRow, StudyRow.name).join(StudyRow, of == col(StudyRow.id))
+        query = query.order_by(at.desc(), of.desc(), which.desc()).limit(limit)
+        if kind is not None:
+            query = query.where(which == kind)
+        if name_contains:
+            query = query.where(col(StudyRow.name).icontains(name_contains, autoescape=True))
+        with self._sessions.read() as session:
+            if before is not None:
+                last = session.get(PlanRow, before)
+                if last is None:
+                    raise NotFound(f"study {before[0]!r} has no {before[1]} plan; list the plans from the start")
+                earlier = or_(of < last.study_id, and_(of == last.study_id, which < last.kind))
+                query = query.where(or_(at < last.created_at, and_(at == last.created_at, earlier)))
+            return [(_record(row), name) for row, name in session.exec(query)]
 
     def list(self, study_id: str | None = None, limit: int = 100) -> list[PlanRecord]:
         """Plans, newest first; of one study where given."""

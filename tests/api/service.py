@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app
 from api.serve import bound_socket
@@ -30,6 +31,7 @@ class Service:
     url: str
     runtime: Runtime
     http: httpx.Client
+    app: FastAPI
 
 
 @contextmanager
@@ -38,12 +40,13 @@ def running_service(home: Path) -> Iterator[Service]:
     with bound_socket("127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with Runtime(f"sqlite:///{home / 'archive.db'}", f"sqlite:///{home / 'jobs.db'}") as runtime:
-            server = uvicorn.Server(uvicorn.Config(create_app(runtime), log_level="error", access_log=False))
+            app = create_app(runtime)
+            server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
             thread.start()
             with httpx.Client(base_url=url, timeout=20) as http:
                 until(lambda: server.started)
-                yield Service(url, runtime, http)
+                yield Service(url, runtime, http, app)
             server.should_exit = True
             thread.join(timeout=10)
 

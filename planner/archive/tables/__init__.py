@@ -11,6 +11,7 @@ from planner.archive.tables.bank import (
     TextRow,
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
+from planner.archive.tables.promotions import PromotionRow
 from planner.archive.tables.service import ScheduleRow, WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
@@ -35,6 +36,7 @@ __all__ = [
     "OriginRow",
     "ParserRow",
     "PlanRow",
+    "PromotionRow",
     "PromptRow",
     "ProposalRow",
     "ScheduleRow",

@@ -1,0 +1,129 @@
+"""Plans: listing, comparing, and the names they are served under."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+
+from api.dependencies import ArchiveDep
+from api.problems import Problem, Refused
+from api.routes.spec_bodies import NOT_FOUND, PROBLEMS
+from api.schemas import PlanDetail, PlanPage, PlanPromote, PlanPublic, PromotionPublic
+from api.schemas.plans import PlanName
+from env.errors import ApportionError
+from env.spec import Fault
+from planner.archive import Archive, NotFound, PlanKind, PlanRecord, PromotionRecord
+from planner.serving import PlanDiff, PlanReference, find_plan, plan_diff
+
+router = APIRouter(prefix="/plans", tags=["plans"], responses=PROBLEMS)
+
+PlanId = Annotated[
+    str,
+    Path(
+        max_length=300,
+        description="A promoted name, a study's id, the unique start of it or its exact name; with :best behind it for "
+        "the best-scoring plan.",
+    ),
+]
+Name = Annotated[PlanName, Path(description="The name that clients ask for.")]
+
+
+@router.get("", responses=NOT_FOUND)
+def list_plans(
+    archive: ArchiveDep,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    before: Annotated[str | None, Query(max_length=300, description="Id of the last plan of the page before.")] = None,
+    kind: Annotated[PlanKind | None, Query(description="Only chosen, or only best-scoring plans.")] = None,
+    name: Annotated[str, Query(max_length=64, description="Part of the study's name.")] = "",
+) -> PlanPage:
+    """List plans, newest first."""
+    last = None
+    if before is not None:
+        reference = _reference(before)
+        last = (reference.plan, reference.kind or "chosen")
+    records = archive.plans.page(limit + 1, last, kind, name)
+    names = names_of(archive)
+    shown = [PlanPublic.of(record, study, names.get(record.id, [])) for record, study in records[:limit]]
+    return PlanPage(plans=shown, next_before=shown[-1].id if len(records) > limit else None)
+
+
+@router.get("/{plan_id}", responses=NOT_FOUND)
+def get_plan_detail(plan_id: PlanId, archive: ArchiveDep) -> PlanDetail:
+    """One plan with its evidence."""
+    record = plan_named(archive, plan_id)
+    study = archive.studies.get(record.study_id).name
+    return PlanDetail.with_document(record, study, names_of(archive).get(record.id, []))
+
+
+@router.get("/{plan_id}/diff/{other_id}", responses=NOT_FOUND)
+def diff_plans(plan_id: PlanId, other_id: PlanId, archive: ArchiveDep) -> PlanDiff:
+    """What changes from the first plan to the second."""
+    return plan_diff(archive, plan_named(archive, plan_id), plan_named(archive, other_id))
+
+
+@router.get("/{name}/history", responses=NOT_FOUND)
+def name_history(name: Name, archive: ArchiveDep) -> list[PromotionPublic]:
+    """What a name stood for, newest first."""
+    history = archive.promotions.history(name)
+    if not history:
+        raise NotFound(f"no plan was promoted as {name!r}; list the plans to see what there is")
+    return [PromotionPublic.of(record) for record in history]
+
+
+@router.post(
+    "/{name}/promote",
+    responses={**NOT_FOUND, 409: {"model": Problem, "description": "The name is the id of another study."}},
+)
+def promote_plan(name: Name, body: PlanPromote, archive: ArchiveDep, request: Request) -> PromotionPublic:
+    """Let a name stand for a plan from now on. Rolling back is promoting an earlier plan again."""
+    return PromotionPublic.of(promote(archive, name, body.plan, _caller(request)))
+
+
+def promote(archive: Archive, name: str, plan: str, by: str) -> PromotionRecord:
+    """Check a promotion and enter it.
+
+    Raises:
+        Refused: the name is the id of a study, which clients would no longer reach.
+        NotFound: there is no such plan.
+    """
+    record = plan_named(archive, plan)
+    try:
+        archive.studies.get(name)
+    except NotFound:
+        return archive.promotions.promote(name, record.study_id, record.kind, by)
+    raise Refused(409, f"{name!r} is the id of a study; choose a name that is none")
+
+
+def plan_named(archive: Archive, text: str) -> PlanRecord:
+    """The plan a person means.
+
+    Raises:
+        NotFound: there is none.
+        Refused: the text names no plan.
+    """
+    reference = _reference(text)
+    if reference.budget is not None:
+        raise Refused(422, "a plan is meant here, not a point of its front: leave @budget out")
+    return find_plan(archive, reference, loosely=True)
+
+
+def names_of(archive: Archive) -> dict[str, list[str]]:
+    """By plan id the names that stand for it now."""
+    found: dict[str, list[str]] = {}
+    for promotion in archive.promotions.current():
+        found.setdefault(promotion.plan_id, []).append(promotion.name)
+    return found
+
+
+def _reference(text: str) -> PlanReference:
+    try:
+        return PlanReference.parse(text)
+    except ApportionError as error:
+        raise Refused(422, str(error), [Fault("plan", str(error))]) from None
+
+
+def _caller(request: Request) -> str:
+    """Who asks, where the access control knows."""
+    token = getattr(request.state, "token", None)
+    return str(getattr(token, "name", "") or "")
