@@ -6,7 +6,6 @@ import getpass
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.table import Table
 from typer.core import TyperGroup
@@ -23,7 +22,7 @@ from planner.serving import plan_diff
 class _ShownByDefault(TyperGroup):
     """`plan ID` shows a plan, as it did before there were other commands."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `show` before what names no command."""
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["show", *args]
@@ -47,9 +46,7 @@ Plan = Annotated[
 def show(
     plan: Plan,
     format: Annotated[str, typer.Option(help="yaml or json.")] = "yaml",
-    kind: Annotated[
-        str | None, typer.Option(help="chosen (cheapest within one error of the best) or best.")
-    ] = None,
+    kind: Annotated[str | None, typer.Option(help="chosen (cheapest within one error of the best) or best.")] = None,
     home: Home = None,
 ) -> None:
     """Print a plan document."""

@@ -77,7 +77,7 @@ def name_history(name: Name, archive: ArchiveDep) -> list[PromotionPublic]:
 )
 def promote_plan(name: Name, body: PlanPromote, archive: ArchiveDep, request: Request) -> PromotionPublic:
     """Let a name stand for a plan from now on. Rolling back is promoting an earlier plan again."""
-    return PromotionPublic.of(promote(archive, name, body.plan, _caller(request)))
+    return PromotionPublic.of(promote(archive, name, body.plan, request.state.caller.name))
 
 
 def promote(archive: Archive, name: str, plan: str, by: str) -> PromotionRecord:
@@ -121,9 +121,3 @@ def _reference(text: str) -> PlanReference:
         return PlanReference.parse(text)
     except ApportionError as error:
         raise Refused(422, str(error), [Fault("plan", str(error))]) from None
-
-
-def _caller(request: Request) -> str:
-    """Who asks, where the access control knows."""
-    token = getattr(request.state, "token", None)
-    return str(getattr(token, "name", "") or "")

@@ -80,7 +80,9 @@ class PlanPromote(Public):
     """Which plan a name is to stand for."""
 
     plan: str = Field(
-        min_length=1, max_length=300, description="A study's id (with :best for its best-scoring plan), or another name."
+        min_length=1,
+        max_length=300,
+        description="A study's id (with :best for its best-scoring plan), or another name.",
     )
 
 

@@ -145,7 +145,11 @@ def _same_examples(archive: Archive, one: str, other: str) -> set[str] | str:
 def _words(
     stages: list[StageChange], score: ScoreChange | None, why: str, old: PlanDocument, new: PlanDocument
 ) -> list[str]:
-    said = [f"{change.stage}: {_setting(change.before)} becomes {_setting(change.after)}" for change in stages if change.changed]
+    said = [
+        f"{change.stage}: {_setting(change.before)} becomes {_setting(change.after)}"
+        for change in stages
+        if change.changed
+    ]
     said = said or ["Both plans allocate the same."]
     said.append(score.words if score is not None else f"The scores are not comparable: {why}.")
     if old.unit == new.unit:
