@@ -21,7 +21,7 @@ class Admission:
         self._slots = asyncio.Semaphore(at_once)
         self._most_waiting = waiting
         self._wait_s = wait_s
-        self._waiting = 0
+        self.waiting = 0
         self.running = 0
         """Queries that hold a place."""
 
@@ -31,11 +31,11 @@ class Admission:
         Raises:
             CompletionError: 429 where too many wait already, 503 where none became free in time.
         """
-        if self._slots.locked() and self._waiting >= self._most_waiting:
+        if self._slots.locked() and self.waiting >= self._most_waiting:
             raise CompletionError(
-                429, f"{self._waiting} queries wait already; try again later", code="queue_full", retry_s=self._wait_s
+                429, f"{self.waiting} queries wait already; try again later", code="queue_full", retry_s=self._wait_s
             )
-        self._waiting += 1
+        self.waiting += 1
         try:
             async with asyncio.timeout(self._wait_s):
                 await self._slots.acquire()
@@ -44,7 +44,7 @@ class Admission:
                 503, f"no place became free within {self._wait_s:g} s", code="queue_timeout", retry_s=self._wait_s
             ) from None
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
         self.running += 1
 
     def leave(self) -> None:
