@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from api.command import archive, bank, bench, output
+from api.command import archive, bank, bench, output, tokens
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
@@ -34,6 +34,7 @@ app.add_typer(archive.app, name="archive")
 app.add_typer(bank.app, name="bank")
 app.add_typer(bench.app, name="bench")
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(tokens.app, name="token")
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
@@ -219,10 +220,10 @@ def cancel(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
 @app.command()
 def serve(
     home: Home = None,
-    host: Annotated[str | None, typer.Option(help="Loopback address to bind to.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind to; any but loopback needs a token.")] = None,
     port: Annotated[int | None, typer.Option(help="Default 8321.")] = None,
 ) -> None:
-    """Serve REST, the pages and a worker in one process, on loopback."""
+    """Serve REST, the pages and a worker in one process, on loopback or guarded by access tokens."""
     from api.serve import serve as serve_app
 
     settings = settings_for(home)
