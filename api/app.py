@@ -13,7 +13,7 @@ from api import problems
 from api.access.guard import Guard
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
-from api.routes import estimate, events, health, reports, schedules, spec, studies
+from api.routes import estimate, events, health, learnt, notes, reports, schedules, spec, studies, trials
 from api.routes.spec_bodies import described
 from planner.durable import Runtime
 
@@ -40,7 +40,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     )
     app.state.runtime = runtime
     rest = APIRouter(prefix="/api/v1")
-    for subject in (studies, reports, events, schedules, spec, estimate):
+    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate):
         rest.include_router(subject.router)
     app.include_router(rest)
     app.include_router(health.router)

@@ -11,7 +11,7 @@ from planner.archive.tables.bank import (
     TextRow,
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
-from planner.archive.tables.service import ScheduleRow, WorkerRow
+from planner.archive.tables.service import DatasetRow, ScheduleRow, WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
     EvidenceRow,
@@ -26,6 +26,7 @@ from planner.archive.tables.studies import (
 __all__ = [
     "AnswerRow",
     "ArchiveTable",
+    "DatasetRow",
     "DrawRow",
     "EventRow",
     "EvidenceRow",
