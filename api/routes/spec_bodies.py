@@ -29,7 +29,8 @@ SPEC_BODY: dict[str, Any] = {
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request cannot be read."},
-    403: {"model": Problem, "description": "The request comes from a page of another origin."},
+    401: {"model": Problem, "description": "The service asks for an access token."},
+    403: {"model": Problem, "description": "The token may not do this, or a page of another origin asks."},
     413: {"model": Problem, "description": "The body is too large."},
     421: {"model": Problem, "description": "The Host header is none that this service answers on."},
     422: {"model": Problem, "description": "The spec or a parameter has faults; nothing was queued."},

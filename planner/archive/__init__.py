@@ -1,5 +1,6 @@
 """Keeps studies, trials, evidence, draws, plans and ledgers in SQL, on SQLite or PostgreSQL."""
 
+from planner.archive.access import AccessScope, NewToken, TokenRecord
 from planner.archive.archive import Archive, open_archive
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
@@ -26,6 +27,7 @@ from planner.archive.records import (
 )
 
 __all__ = [
+    "AccessScope",
     "Ambiguous",
     "Archive",
     "ArchiveError",
@@ -39,6 +41,7 @@ __all__ = [
     "Ledger",
     "LedgerEntry",
     "LedgerUsage",
+    "NewToken",
     "NotFound",
     "PlanRecord",
     "ProposalRecord",
@@ -49,6 +52,7 @@ __all__ = [
     "StudyFilter",
     "StudyRecord",
     "StudyStatus",
+    "TokenRecord",
     "TrialRecord",
     "WorkerRecord",
     "current_revision",

@@ -9,6 +9,7 @@ from typing import Self
 
 from sqlalchemy import Engine
 
+from planner.archive.access import Tokens
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import label, open_engine
 from planner.archive.events import Events
@@ -48,6 +49,7 @@ class Archive:
         self.events = Events(sessions)
         self.workers = Workers(sessions)
         self.schedules = Schedules(sessions)
+        self.tokens = Tokens(sessions)
 
     @property
     def place(self) -> str:

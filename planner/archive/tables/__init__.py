@@ -1,5 +1,6 @@
 """The archive's tables; nothing outside `planner.archive` sees a row."""
 
+from planner.archive.tables.access import AuditRow, SessionRow, TokenRow
 from planner.archive.tables.bank import (
     AnswerRow,
     DrawRow,
@@ -26,6 +27,7 @@ from planner.archive.tables.studies import (
 __all__ = [
     "AnswerRow",
     "ArchiveTable",
+    "AuditRow",
     "DatasetRow",
     "DrawRow",
     "EventRow",
@@ -39,9 +41,11 @@ __all__ = [
     "PromptRow",
     "ProposalRow",
     "ScheduleRow",
+    "SessionRow",
     "SettingRow",
     "StudyRow",
     "TextRow",
+    "TokenRow",
     "TrialRow",
     "WorkerRow",
     "study_key",

@@ -8,8 +8,8 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007_rest"
-down_revision = "0006_stage_scores"
+revision = "0008_notes"
+down_revision = "0007_access"
 branch_labels = None
 depends_on = None
 
