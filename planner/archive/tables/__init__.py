@@ -12,7 +12,7 @@ from planner.archive.tables.bank import (
     TextRow,
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
-from planner.archive.tables.service import ScheduleRow, WorkerRow
+from planner.archive.tables.service import DatasetRow, ScheduleRow, WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
     EvidenceRow,
@@ -28,6 +28,7 @@ __all__ = [
     "AnswerRow",
     "ArchiveTable",
     "AuditRow",
+    "DatasetRow",
     "DrawRow",
     "EventRow",
     "EvidenceRow",
