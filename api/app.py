@@ -22,7 +22,20 @@ from api.observing.process import apportion_version
 from api.observing.requests import ObservedRequests
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
-from api.routes import estimate, events, health, metrics, plans, reports, schedules, spec, studies
+from api.routes import (
+    estimate,
+    events,
+    health,
+    learnt,
+    metrics,
+    notes,
+    plans,
+    reports,
+    schedules,
+    spec,
+    studies,
+    trials,
+)
 from api.routes.spec_bodies import described
 from api.settings import Settings
 from planner.durable import Runtime
@@ -71,7 +84,7 @@ def create_app(
     app.state.desk = desk
     app.state.metrics = counted or Metrics(runtime.archive)
     rest = APIRouter(prefix="/api/v1")
-    for subject in (studies, reports, events, schedules, spec, estimate, plans):
+    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate, plans):
         rest.include_router(subject.router)
     app.include_router(rest)
     app.include_router(completions.router)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
 from api.dependencies import ArchiveDep
+from api.paging import PagingDep
 from api.problems import Problem, Refused
 from api.routes.spec_bodies import NOT_FOUND, PROBLEMS
-from api.schemas import PlanDetail, PlanPage, PlanPromote, PlanPublic, PromotionPublic
+from api.schemas import Page, PlanDetail, PlanPromote, PlanPublic, PromotionPublic
 from api.schemas.plans import PlanName
 from env.errors import ApportionError
 from env.spec import Fault
@@ -29,23 +31,21 @@ PlanId = Annotated[
 Name = Annotated[PlanName, Path(description="The name that clients ask for.")]
 
 
-@router.get("", responses=NOT_FOUND)
+@router.get("")
 def list_plans(
     archive: ArchiveDep,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    before: Annotated[str | None, Query(max_length=300, description="Id of the last plan of the page before.")] = None,
+    paging: PagingDep,
     kind: Annotated[PlanKind | None, Query(description="Only chosen, or only best-scoring plans.")] = None,
     name: Annotated[str, Query(max_length=64, description="Part of the study's name.")] = "",
-) -> PlanPage:
+) -> Page[PlanPublic]:
     """List plans, newest first."""
-    last = None
-    if before is not None:
-        reference = _reference(before)
-        last = (reference.plan, reference.kind or "chosen")
-    records = archive.plans.page(limit + 1, last, kind, name)
+    records = archive.plans.page(paging.wanted, paging.after(datetime, str, str), kind, name)
     names = names_of(archive)
-    shown = [PlanPublic.of(record, study, names.get(record.id, [])) for record, study in records[:limit]]
-    return PlanPage(plans=shown, next_before=shown[-1].id if len(records) > limit else None)
+    return paging.page(
+        records,
+        lambda one: (one[0].created_at, one[0].study_id, one[0].kind),
+        lambda one: PlanPublic.of(one[0], one[1], names.get(one[0].id, [])),
+    )
 
 
 @router.get("/{plan_id}", responses=NOT_FOUND)

@@ -1,12 +1,12 @@
 """What the service answers and accepts; the archive's own records never leave as they are."""
 
-from api.schemas.base import AllocationPublic, Public
+from api.schemas.base import AllocationPublic, Page, Public
 from api.schemas.estimates import CheapestPublic, CheckPublic, EstimatePublic, LedgerEstimate
 from api.schemas.health import HealthPublic
-from api.schemas.plans import PlanDetail, PlanPage, PlanPromote, PlanPublic, PromotionPublic
-from api.schemas.proposals import GuidelinePublic, ProposalPublic
+from api.schemas.plans import PlanDetail, PlanPromote, PlanPublic, PromotionPublic
+from api.schemas.proposals import GuidelinePublic, LedgerEntryPublic, LedgerPublic, ProposalPublic
 from api.schemas.schedules import ScheduleCreate, ScheduleName, SchedulePublic
-from api.schemas.studies import PlanSummary, StudyDetail, StudyPage, StudyPublic
+from api.schemas.studies import NotesPublic, PlanSummary, StudyClone, StudyDetail, StudyPublic
 from api.schemas.trials import CurvePoint, ExamplePublic, StageOutcomePublic, TrialDetail, TrialPublic
 
 __all__ = [
@@ -18,9 +18,12 @@ __all__ = [
     "ExamplePublic",
     "GuidelinePublic",
     "HealthPublic",
+    "LedgerEntryPublic",
     "LedgerEstimate",
+    "LedgerPublic",
+    "NotesPublic",
+    "Page",
     "PlanDetail",
-    "PlanPage",
     "PlanPromote",
     "PlanPublic",
     "PlanSummary",
@@ -31,8 +34,8 @@ __all__ = [
     "ScheduleName",
     "SchedulePublic",
     "StageOutcomePublic",
+    "StudyClone",
     "StudyDetail",
-    "StudyPage",
     "StudyPublic",
     "TrialDetail",
     "TrialPublic",

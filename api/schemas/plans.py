@@ -69,13 +69,6 @@ class PlanDetail(PlanPublic):
         return cls(**plain.model_dump(), document=PlanDocument.model_validate(dict(record.document)))
 
 
-class PlanPage(Public):
-    """Plans, newest first."""
-
-    plans: list[PlanPublic]
-    next_before: str | None = Field(description="Give this as `before` for the page after; null on the last one.")
-
-
 class PlanPromote(Public):
     """Which plan a name is to stand for."""
 

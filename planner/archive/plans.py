@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, cast
 
 from sqlmodel import and_, col, or_, select
@@ -53,7 +54,7 @@ class Plans:
     def page(
         self,
         limit: int = 50,
-        before: tuple[str, PlanKind] | None = None,
+        after: tuple[datetime, str, str] | None = None,
         kind: PlanKind | None = None,
         name_contains: str = "",
     ) -> list[tuple[PlanRecord, str]]:
@@ -61,12 +62,9 @@ class Plans:
 
         Args:
             limit: how many at most.
-            before: study and kind of the last plan of the page before.
+            after: when the last plan of the page before was made, its study and its kind.
             kind: only these.
             name_contains: only plans of studies whose name contains this, whatever the case.
-
-        Raises:
-            NotFound: `before` names no plan.
         """
         at, of, which = col(PlanRow.created_at), col(PlanRow.study_id), col(PlanRow.kind)
         query = select(PlanRow, StudyRow.name).join(StudyRow, of == col(StudyRow.id))
@@ -75,13 +73,11 @@ class Plans:
             query = query.where(which == kind)
         if name_contains:
             query = query.where(col(StudyRow.name).icontains(name_contains, autoescape=True))
+        if after is not None:
+            moment, study, last = after
+            earlier = or_(of < study, and_(of == study, which < last))
+            query = query.where(or_(at < moment, and_(at == moment, earlier)))
         with self._sessions.read() as session:
-            if before is not None:
-                last = session.get(PlanRow, before)
-                if last is None:
-                    raise NotFound(f"study {before[0]!r} has no {before[1]} plan; list the plans from the start")
-                earlier = or_(of < last.study_id, and_(of == last.study_id, which < last.kind))
-                query = query.where(or_(at < last.created_at, and_(at == last.created_at, earlier)))
             return [(_record(row), name) for row, name in session.exec(query)]
 
     def list(self, study_id: str | None = None, limit: int = 100) -> list[PlanRecord]:

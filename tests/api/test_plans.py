@@ -32,18 +32,18 @@ def promote(service: Service, name: str, plan: str, expected: int = 200) -> Any:
 
 
 def test_plans_are_listed_newest_first_page_by_page(service: Service, finished: str, other: str) -> None:
-    whole = [plan["id"] for plan in get(service, "", limit=200)["plans"]]
+    whole = [plan["id"] for plan in get(service, "", limit=200)["items"]]
     assert {finished, f"{finished}:best", other, f"{other}:best"} <= set(whole)
-    walked, before = [], None
+    walked, cursor = [], None
     while True:
-        page = get(service, "", limit=2, **({"before": before} if before else {}))
-        walked += [plan["id"] for plan in page["plans"]]
-        before = page["next_before"]
-        if before is None:
+        page = get(service, "", limit=2, **({"cursor": cursor} if cursor else {}))
+        walked += [plan["id"] for plan in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
             break
     assert walked == whole
-    assert {plan["study"] for plan in get(service, "", name="oth")["plans"]} == {"other"}
-    get(service, "", before="nothing", expected=404)
+    assert {plan["study"] for plan in get(service, "", name="oth")["items"]} == {"other"}
+    get(service, "", cursor="nothing", expected=422)
 
 
 def test_a_plan_is_shown_with_its_document_by_id_name_and_kind(service: Service, finished: str) -> None:

@@ -54,11 +54,11 @@ def test_every_name_is_listed_with_what_it_stands_for_now(archive: Archive, plan
 def test_plans_are_paged_newest_first_without_gaps(archive: Archive, plans: list[str]) -> None:
     everything = [(record.id, name) for record, name in archive.plans.page(10)]
     assert len(everything) == 4
-    walked, before = [], None
-    while page := archive.plans.page(1, before):
+    walked, after = [], None
+    while page := archive.plans.page(1, after):
         [(record, name)] = page
         walked.append((record.id, name))
-        before = (record.study_id, record.kind)
+        after = (record.created_at, record.study_id, record.kind)
     assert walked == everything
     assert {record.study_id for record, _ in archive.plans.page(10, name_contains="TW")} == {plans[1]}
     assert {record.kind for record, _ in archive.plans.page(10, kind="best")} == {"best"}
