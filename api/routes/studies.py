@@ -25,7 +25,7 @@ from planner.plans import PlanDocument
 
 router = APIRouter(prefix="/studies", tags=["studies"], responses=PROBLEMS)
 
-Split = Literal["search", "test"]
+Split = Literal["search", "test", "revalidation"]
 IdempotencyKey = Annotated[
     str | None,
     Header(pattern=r"^[\x21-\x7e]{1,200}$", description="The same key gives the same study, however often it is sent."),
@@ -78,7 +78,7 @@ def get_study(study: StudyDep, archive: ArchiveDep) -> StudyDetail:
 
 @router.get("/{study_id}/trials", responses=NOT_FOUND)
 def list_trials(study: StudyDep, archive: ArchiveDep, split: Split | None = None) -> list[TrialPublic]:
-    """Trials of a study by number; those on the sealed test split come last."""
+    """Trials of a study by number: of the search, on the sealed test split, and those that re-validated its plan."""
     return [TrialPublic.of(record) for record in archive.trials.list(study.id, split)]
 
 

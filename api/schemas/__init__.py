@@ -4,11 +4,24 @@ from api.schemas.base import AllocationPublic, Public
 from api.schemas.estimates import CheapestPublic, CheckPublic, EstimatePublic, LedgerEstimate
 from api.schemas.health import HealthPublic
 from api.schemas.proposals import GuidelinePublic, ProposalPublic
-from api.schemas.schedules import ScheduleCreate, ScheduleName, SchedulePublic
+from api.schemas.schedules import (
+    AlertPlan,
+    AlertPublic,
+    RunPage,
+    RunPublic,
+    ScheduleCreate,
+    ScheduleDetail,
+    ScheduleFields,
+    ScheduleName,
+    SchedulePatch,
+    SchedulePublic,
+)
 from api.schemas.studies import PlanSummary, StudyDetail, StudyPage, StudyPublic
 from api.schemas.trials import CurvePoint, ExamplePublic, StageOutcomePublic, TrialDetail, TrialPublic
 
 __all__ = [
+    "AlertPlan",
+    "AlertPublic",
     "AllocationPublic",
     "CheapestPublic",
     "CheckPublic",
@@ -21,8 +34,13 @@ __all__ = [
     "PlanSummary",
     "ProposalPublic",
     "Public",
+    "RunPage",
+    "RunPublic",
     "ScheduleCreate",
+    "ScheduleDetail",
+    "ScheduleFields",
     "ScheduleName",
+    "SchedulePatch",
     "SchedulePublic",
     "StageOutcomePublic",
     "StudyDetail",

@@ -17,6 +17,7 @@ from planner.archive.ledgers import Ledgers
 from planner.archive.migration import migrate, require_head
 from planner.archive.plans import Plans
 from planner.archive.proposals import Proposals
+from planner.archive.schedule_runs import ScheduleAlerts, ScheduleRuns
 from planner.archive.schedules import Schedules
 from planner.archive.sessions import Sessions, serialise
 from planner.archive.studies import Studies
@@ -46,6 +47,8 @@ class Archive:
         self.events = Events(sessions)
         self.workers = Workers(sessions)
         self.schedules = Schedules(sessions)
+        self.schedule_runs = ScheduleRuns(sessions)
+        self.alerts = ScheduleAlerts(sessions)
 
     @property
     def place(self) -> str:

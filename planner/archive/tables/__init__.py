@@ -11,7 +11,8 @@ from planner.archive.tables.bank import (
     TextRow,
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
-from planner.archive.tables.service import ScheduleRow, WorkerRow
+from planner.archive.tables.schedules import ScheduleAlertRow, ScheduleRow, ScheduleRunRow
+from planner.archive.tables.service import WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
     EvidenceRow,
@@ -37,7 +38,9 @@ __all__ = [
     "PlanRow",
     "PromptRow",
     "ProposalRow",
+    "ScheduleAlertRow",
     "ScheduleRow",
+    "ScheduleRunRow",
     "SettingRow",
     "StudyRow",
     "TextRow",

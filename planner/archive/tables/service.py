@@ -1,11 +1,10 @@
-"""Tables of those who run studies: workers and schedules."""
+"""Tables of those who run studies: the workers."""
 
 from datetime import datetime
-from typing import Any
 
 from sqlmodel import Field
 
-from planner.archive.columns import Json, UtcDateTime
+from planner.archive.columns import UtcDateTime
 from planner.archive.tables.base import ArchiveTable
 
 
@@ -19,17 +18,3 @@ class WorkerRow(ArchiveTable, table=True):
     pid: int
     started_at: datetime = Field(sa_type=UtcDateTime)
     last_beat: datetime = Field(sa_type=UtcDateTime, index=True)
-
-
-class ScheduleRow(ArchiveTable, table=True):
-    """A study that is run again and again."""
-
-    __tablename__ = "schedules"
-
-    name: str = Field(primary_key=True)
-    spec: dict[str, Any] = Field(sa_type=Json)
-    cron: str
-    timezone: str
-    created_at: datetime = Field(sa_type=UtcDateTime)
-    paused: bool
-    last_fired_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
