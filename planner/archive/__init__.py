@@ -1,5 +1,6 @@
 """Keeps studies, trials, evidence, draws, plans and ledgers in SQL, on SQLite or PostgreSQL."""
 
+from planner.archive.access import AccessScope, NewToken, TokenRecord
 from planner.archive.archive import Archive, open_archive
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
@@ -33,6 +34,7 @@ from planner.archive.schedule_records import (
 )
 
 __all__ = [
+    "AccessScope",
     "Advance",
     "AlertRecord",
     "AlertTarget",
@@ -49,6 +51,7 @@ __all__ = [
     "LedgerEntry",
     "LedgerUsage",
     "NewRun",
+    "NewToken",
     "NotFound",
     "PlanRecord",
     "ProposalRecord",
@@ -60,6 +63,7 @@ __all__ = [
     "StatusConflict",
     "StudyRecord",
     "StudyStatus",
+    "TokenRecord",
     "TrialRecord",
     "WorkerRecord",
     "current_revision",

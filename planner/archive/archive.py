@@ -9,6 +9,7 @@ from typing import Self
 
 from sqlalchemy import Engine
 
+from planner.archive.access import Tokens
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import label, open_engine
 from planner.archive.events import Events
@@ -49,6 +50,7 @@ class Archive:
         self.schedules = Schedules(sessions)
         self.schedule_runs = ScheduleRuns(sessions)
         self.alerts = ScheduleAlerts(sessions)
+        self.tokens = Tokens(sessions)
 
     @property
     def place(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from env.allocation import Allocation
 from env.execution import AllowanceSpent, TrialResult
+from env.spans import span
 from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
 from planner.evidence.choice import MIN_SHARE
 from planner.history import Guideline, History, RefusedView
@@ -121,15 +122,19 @@ class Phases:
         await settle_engines(context)
         origin, started = f"{context.study_id}/round-{round_}", time.monotonic()
         allowance = context.budgets.allowance(reserved, origin)
+        numbers = [number for number, _ in reserved.granted]
         try:
-            results = await context.environment.run_batch(
-                [a for _, a in reserved.granted],
-                context.splits.search,
-                origin,
-                context.progress_sink(round_, f"round {round_}: {len(reserved.granted)} trials"),
-                allowance,
-                self._race([number for number, _ in reserved.granted]),
-            )
+            # The trials of a batch share their draws, hence one span.
+            with span("trial", study=context.study_id, split="search", round=round_, trials=numbers) as watched:
+                results = await context.environment.run_batch(
+                    [a for _, a in reserved.granted],
+                    context.splits.search,
+                    origin,
+                    context.progress_sink(round_, f"round {round_}: {len(reserved.granted)} trials"),
+                    allowance,
+                    self._race(numbers),
+                )
+                watched.note(**_outcome(results))
         except AllowanceSpent as spent:
             seconds = time.monotonic() - started
             for number, cut in context.budgets.cut(reserved, origin, allowance, seconds).items():
@@ -416,6 +421,14 @@ def search_budget_check(context: StudyContext) -> Check:
         )
 
     return check
+
+
+def _outcome(results: Sequence[TrialResult]) -> dict[str, Any]:
+    return {
+        "allocations": [str(result.allocation) for result in results],
+        "new_draws": sum(result.spend.new_draws for result in results),
+        "reused_draws": sum(result.spend.reused_draws for result in results),
+    }
 
 
 def _filling(suggestions: Suggestions) -> Suggestions:

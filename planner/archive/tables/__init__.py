@@ -1,5 +1,6 @@
 """The archive's tables; nothing outside `planner.archive` sees a row."""
 
+from planner.archive.tables.access import AuditRow, SessionRow, TokenRow
 from planner.archive.tables.bank import (
     AnswerRow,
     DrawRow,
@@ -27,6 +28,7 @@ from planner.archive.tables.studies import (
 __all__ = [
     "AnswerRow",
     "ArchiveTable",
+    "AuditRow",
     "DrawRow",
     "EventRow",
     "EvidenceRow",
@@ -41,9 +43,11 @@ __all__ = [
     "ScheduleAlertRow",
     "ScheduleRow",
     "ScheduleRunRow",
+    "SessionRow",
     "SettingRow",
     "StudyRow",
     "TextRow",
+    "TokenRow",
     "TrialRow",
     "WorkerRow",
     "study_key",

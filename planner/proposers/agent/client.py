@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from env.spans import span
 from planner.proposers._base import Exchange
 from planner.proposers.agent.accounts import Accounts, OverBudgetError
 from planner.proposers.agent.completions import MAX_ERROR_CHARS, Answer, read_completion, refused
@@ -156,7 +157,9 @@ class LlmClient:
         """One HTTP request between its reservation and its settlement."""
         dollars = self._settings.dollars
         entry = accounts.reserve(key, size + self._limit, dollars(size, self._limit))
-        answer = await self._request(request, size)
+        with span("llm", model=self._settings.model) as watched:
+            answer = await self._request(request, size)
+            watched.note(prompt_tokens=answer.prompt_tokens, output_tokens=answer.completion_tokens)
         paid = dollars(answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens)
         used.add(answer, paid)
         accounts.settle(entry, answer.prompt_tokens + answer.completion_tokens, paid)

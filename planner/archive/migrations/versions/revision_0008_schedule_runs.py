@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007_schedule_runs"
-down_revision = "0006_stage_scores"
+revision = "0008_schedule_runs"
+down_revision = "0007_access"
 branch_labels = None
 depends_on = None
 
