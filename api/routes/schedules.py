@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Response
 
 from api.dependencies import ArchiveDep
-from api.etags import EDIT_PROBLEMS, IfMatch, etag, expected_version
-from api.problems import Problem
+from api.etags import EDITED, IfMatch, etag, versions
+from api.paging import PagingDep
+from api.problems import Problem, Refused
 from api.routes.spec_bodies import NOT_FOUND, PROBLEMS
 from api.schedule_plans import edit_schedule, enter_schedule, missing, patched
 from api.schemas import (
     AlertPublic,
-    RunPage,
+    Page,
     RunPublic,
     ScheduleCreate,
     ScheduleDetail,
@@ -21,14 +23,13 @@ from api.schemas import (
     SchedulePatch,
     SchedulePublic,
 )
-from planner.archive import NotFound
+from planner.archive import NotFound, ScheduleRecord
 from planner.durable.schedules import run_now
 
 router = APIRouter(prefix="/schedules", tags=["schedules"], responses=PROBLEMS)
 
 Name = Annotated[str, Path(max_length=200)]
 RunId = Annotated[str, Path(max_length=64)]
-Limit = Annotated[int, Query(ge=1, le=200)]
 
 
 @router.post(
@@ -40,7 +41,7 @@ def create(body: ScheduleCreate, archive: ArchiveDep, response: Response) -> Sch
     """Check a plan by cron, once, or when data or models change, and search anew where it no longer holds."""
     record = enter_schedule(archive, body)
     response.headers["Location"] = f"/api/v1/schedules/{record.name}"
-    response.headers["ETag"] = etag(record.version)
+    response.headers["ETag"] = etag(f"v{record.version}")
     return ScheduleDetail.of(record)
 
 
@@ -54,30 +55,31 @@ def list_schedules(archive: ArchiveDep) -> list[SchedulePublic]:
 def get_schedule(name: Name, archive: ArchiveDep, response: Response) -> ScheduleDetail:
     """One schedule; its ETag is what a change of it asks for."""
     record = archive.schedules.get(name)
-    response.headers["ETag"] = etag(record.version)
+    response.headers["ETag"] = etag(f"v{record.version}")
     return ScheduleDetail.of(record)
 
 
-@router.put("/{name}", responses={**NOT_FOUND, **EDIT_PROBLEMS})
+@router.put("/{name}", responses={**NOT_FOUND, **EDITED})
 def replace(
     name: Name, body: ScheduleFields, archive: ArchiveDep, response: Response, if_match: IfMatch = None
 ) -> ScheduleDetail:
     """Put another schedule in the place of this one; its runs, its pause and the plan it checks stay."""
-    record = edit_schedule(archive, name, body, expected_version(if_match))
-    response.headers["ETag"] = etag(record.version)
+    held = archive.schedules.get(name)
+    record = edit_schedule(archive, name, body, _expected(if_match, held))
+    response.headers["ETag"] = etag(f"v{record.version}")
     return ScheduleDetail.of(record)
 
 
-@router.patch("/{name}", responses={**NOT_FOUND, **EDIT_PROBLEMS})
+@router.patch("/{name}", responses={**NOT_FOUND, **EDITED})
 def change(
     name: Name, body: SchedulePatch, archive: ArchiveDep, response: Response, if_match: IfMatch = None
 ) -> ScheduleDetail:
     """Change parts of a schedule."""
-    version = expected_version(if_match)
     held = archive.schedules.get(name)
+    version = _expected(if_match, held)
     # Between this look and the change, somebody else's must not be lost either.
     record = edit_schedule(archive, name, patched(held, body), held.version if version is None else version)
-    response.headers["ETag"] = etag(record.version)
+    response.headers["ETag"] = etag(f"v{record.version}")
     return ScheduleDetail.of(record)
 
 
@@ -113,17 +115,12 @@ def resume(name: Name, archive: ArchiveDep) -> ScheduleDetail:
 
 
 @router.get("/{name}/runs", responses=NOT_FOUND)
-def list_runs(
-    name: Name,
-    archive: ArchiveDep,
-    limit: Limit = 50,
-    before: Annotated[
-        int | None, Query(ge=0, le=2**31 - 1, description="Number of the last run of the page before.")
-    ] = None,
-) -> RunPage:
+def list_runs(name: Name, archive: ArchiveDep, paging: PagingDep) -> Page[RunPublic]:
     """Runs of a schedule, newest first, each with its diff."""
     archive.schedules.get(name)
-    return RunPage.of(archive.schedule_runs.list(name, limit + 1, before), limit)
+    after = paging.after(int)
+    records = archive.schedule_runs.list(name, paging.wanted, after[0] if after else None)
+    return paging.page(records, lambda run: (run.number,), RunPublic.of)
 
 
 @router.get("/{name}/runs/{run_id}", responses=NOT_FOUND)
@@ -136,7 +133,22 @@ def get_run(name: Name, run_id: RunId, archive: ArchiveDep) -> RunPublic:
 
 
 @router.get("/{name}/alerts", responses=NOT_FOUND)
-def list_alerts(name: Name, archive: ArchiveDep, limit: Limit = 50) -> list[AlertPublic]:
+def list_alerts(name: Name, archive: ArchiveDep, paging: PagingDep) -> Page[AlertPublic]:
     """Alerts of a schedule with every attempt to deliver them, newest first."""
     archive.schedules.get(name)
-    return [AlertPublic.of(record) for record in archive.alerts.list(name, limit)]
+    records = archive.alerts.list(name, paging.wanted, paging.after(datetime, str))
+    return paging.page(records, lambda alert: (alert.created_at, alert.run_id), AlertPublic.of)
+
+
+def _expected(if_match: str | None, held: ScheduleRecord) -> int | None:
+    """The version that an edit may replace; None for any.
+
+    Raises:
+        Refused: If-Match is missing, or names another version.
+    """
+    wanted = versions(if_match)
+    if wanted is None:
+        return None
+    if f"v{held.version}" not in wanted:
+        raise Refused(412, f"schedule {held.name!r} was changed since it was read; read it again")
+    return held.version

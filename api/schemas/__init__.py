@@ -1,13 +1,12 @@
 """What the service answers and accepts; the archive's own records never leave as they are."""
 
-from api.schemas.base import AllocationPublic, Public
+from api.schemas.base import AllocationPublic, Page, Public
 from api.schemas.estimates import CheapestPublic, CheckPublic, EstimatePublic, LedgerEstimate
 from api.schemas.health import HealthPublic
-from api.schemas.proposals import GuidelinePublic, ProposalPublic
+from api.schemas.proposals import GuidelinePublic, LedgerEntryPublic, LedgerPublic, ProposalPublic
 from api.schemas.schedules import (
     AlertPlan,
     AlertPublic,
-    RunPage,
     RunPublic,
     ScheduleCreate,
     ScheduleDetail,
@@ -16,7 +15,7 @@ from api.schemas.schedules import (
     SchedulePatch,
     SchedulePublic,
 )
-from api.schemas.studies import PlanSummary, StudyDetail, StudyPage, StudyPublic
+from api.schemas.studies import NotesPublic, PlanSummary, StudyClone, StudyDetail, StudyPublic
 from api.schemas.trials import CurvePoint, ExamplePublic, StageOutcomePublic, TrialDetail, TrialPublic
 
 __all__ = [
@@ -30,11 +29,14 @@ __all__ = [
     "ExamplePublic",
     "GuidelinePublic",
     "HealthPublic",
+    "LedgerEntryPublic",
     "LedgerEstimate",
+    "LedgerPublic",
+    "NotesPublic",
+    "Page",
     "PlanSummary",
     "ProposalPublic",
     "Public",
-    "RunPage",
     "RunPublic",
     "ScheduleCreate",
     "ScheduleDetail",
@@ -43,8 +45,8 @@ __all__ = [
     "SchedulePatch",
     "SchedulePublic",
     "StageOutcomePublic",
+    "StudyClone",
     "StudyDetail",
-    "StudyPage",
     "StudyPublic",
     "TrialDetail",
     "TrialPublic",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -183,19 +183,6 @@ class RunPublic(Public):
             diff=None if record.diff is None else RunDiff.model_validate(dict(record.diff)),
             links=links,
         )
-
-
-class RunPage(Public):
-    """Runs of a schedule, newest first."""
-
-    runs: list[RunPublic]
-    next_before: int | None = Field(description="Give this as `before` for the page after; null on the last one.")
-
-    @classmethod
-    def of(cls, records: Sequence[RunRecord], limit: int) -> RunPage:
-        """From one record more than the page holds, where there are more."""
-        following = records[limit - 1].number if len(records) > limit else None
-        return cls(runs=[RunPublic.of(record) for record in records[:limit]], next_before=following)
 
 
 class AlertPublic(Public):

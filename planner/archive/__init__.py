@@ -4,7 +4,8 @@ from planner.archive.access import AccessScope, NewToken, TokenRecord
 from planner.archive.archive import Archive, open_archive
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
-from planner.archive.errors import Ambiguous, ArchiveError, BudgetExhausted, NotFound, StatusConflict
+from planner.archive.errors import Ambiguous, ArchiveError, BudgetExhausted, Changed, NotFound, StatusConflict
+from planner.archive.filters import StudyFilter
 from planner.archive.ledgers import Decision
 from planner.archive.migration import current_revision, head_revision, migrate
 from planner.archive.records import (
@@ -42,6 +43,7 @@ __all__ = [
     "Archive",
     "ArchiveError",
     "BudgetExhausted",
+    "Changed",
     "Claim",
     "Decision",
     "EventRecord",
@@ -61,6 +63,7 @@ __all__ = [
     "SearchLedger",
     "SqlSampleBank",
     "StatusConflict",
+    "StudyFilter",
     "StudyRecord",
     "StudyStatus",
     "TokenRecord",

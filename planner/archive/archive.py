@@ -16,6 +16,7 @@ from planner.archive.events import Events
 from planner.archive.guidelines import Guidelines
 from planner.archive.ledgers import Ledgers
 from planner.archive.migration import migrate, require_head
+from planner.archive.pipelines import Pipelines
 from planner.archive.plans import Plans
 from planner.archive.proposals import Proposals
 from planner.archive.schedule_runs import ScheduleAlerts, ScheduleRuns
@@ -44,6 +45,7 @@ class Archive:
         self.proposals = Proposals(sessions)
         self.guidelines = Guidelines(sessions)
         self.plans = Plans(sessions)
+        self.pipelines = Pipelines(sessions)
         self.ledgers = Ledgers(sessions)
         self.events = Events(sessions)
         self.workers = Workers(sessions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -129,8 +129,8 @@ class AlertRecord:
     secret_env: str
     body: str
     status: AlertStatus
-    attempts: Sequence[Mapping[str, Any]] = field(default=())
+    attempts: Sequence[Mapping[str, Any]]
     """Each with number, at, status (of HTTP, or null), error and seconds."""
 
-    created_at: datetime | None = None
-    ended_at: datetime | None = None
+    created_at: datetime
+    ended_at: datetime | None

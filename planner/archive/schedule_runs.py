@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, and_, col, delete, or_, select
 
 from planner.archive.errors import NotFound
 from planner.archive.schedule_records import AlertRecord, AlertStatus, AlertTarget, RunOutcome, RunRecord
@@ -161,18 +162,28 @@ class ScheduleAlerts:
         with self._sessions.read() as session:
             return _alert(_required_alert(session, run_id))
 
-    def list(self, name: str, limit: int = 50) -> list[AlertRecord]:
-        """Alerts of a schedule, newest first."""
-        query = select(ScheduleAlertRow).where(ScheduleAlertRow.schedule_name == name)
-        ordered = query.order_by(col(ScheduleAlertRow.created_at).desc(), col(ScheduleAlertRow.run_id)).limit(limit)
-        with self._sessions.read() as session:
-            return [_alert(row) for row in session.exec(ordered)]
-
     def pending(self) -> Sequence[str]:
         """Runs whose alerts are not delivered yet, nor given up."""
         query = select(ScheduleAlertRow.run_id).where(ScheduleAlertRow.status == "pending")
         with self._sessions.read() as session:
             return session.exec(query.order_by(col(ScheduleAlertRow.created_at))).all()
+
+    def list(self, name: str, limit: int = 50, before: tuple[datetime, str] | None = None) -> list[AlertRecord]:
+        """Alerts of a schedule, newest first.
+
+        Args:
+            name: of the schedule.
+            limit: how many at most.
+            before: moment and run of the last alert of the page before.
+        """
+        query = select(ScheduleAlertRow).where(ScheduleAlertRow.schedule_name == name)
+        if before is not None:
+            moment, run_id = before
+            same = and_(col(ScheduleAlertRow.created_at) == moment, col(ScheduleAlertRow.run_id) < run_id)
+            query = query.where(or_(col(ScheduleAlertRow.created_at) < moment, same))
+        ordered = query.order_by(col(ScheduleAlertRow.created_at).desc(), col(ScheduleAlertRow.run_id).desc())
+        with self._sessions.read() as session:
+            return [_alert(row) for row in session.exec(ordered.limit(limit))]
 
     def attempted(self, run_id: str, attempt: Mapping[str, Any], status: AlertStatus) -> AlertRecord:
         """Keep an attempt, by its number: one that is made again takes the place of the one cut off.

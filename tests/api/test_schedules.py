@@ -40,9 +40,7 @@ def paths(answer: Any) -> set[str]:
     return {fault["path"] for fault in answer.json()["faults"]}
 
 
-def test_a_schedule_is_run_by_hand_and_its_runs_are_listed_with_their_diffs(
-    service: Service, yearly: dict[str, Any]
-) -> None:
+def test_a_schedule_run_by_hand_lists_its_runs_with_their_diffs(service: Service, yearly: dict[str, Any]) -> None:
     runs = []
     for _ in range(2):
         answer = service.http.post(f"{BASE}/yearly/run")
@@ -61,12 +59,12 @@ def test_a_schedule_is_run_by_hand_and_its_runs_are_listed_with_their_diffs(
     assert service.http.get(f"{BASE}/yearly").json()["incumbent_study"] == study["id"]
 
     page = service.http.get(f"{BASE}/yearly/runs", params={"limit": 1}).json()
-    assert [run["id"] for run in page["runs"]] == [second["id"]]
-    rest = service.http.get(f"{BASE}/yearly/runs", params={"limit": 1, "before": page["next_before"]}).json()
-    assert (rest["runs"], rest["next_before"]) == ([first], None)
+    assert [run["id"] for run in page["items"]] == [second["id"]]
+    rest = service.http.get(f"{BASE}/yearly/runs", params={"limit": 1, "cursor": page["next"]}).json()
+    assert (rest["items"], rest["next"]) == ([first], None)
     assert service.http.get(f"{BASE}/other/runs/{first['id']}").status_code == 404
     # Its re-validation is a trial of the study's, and no part of its search.
-    splits = [t["split"] for t in service.http.get(f"/api/v1/studies/{study['id']}/trials").json()]
+    splits = [t["split"] for t in service.http.get(f"/api/v1/studies/{study['id']}/trials").json()["items"]]
     assert splits.count("revalidation") == 1
     assert service.http.get(f"/api/v1/studies/{study['id']}").json()["trials"] == splits.count("search")
     for page_url in (f"/studies/{study['id']}", f"/studies/{study['id']}/trials/{second['trial_no']}"):

@@ -13,7 +13,7 @@ from planner.archive.tables.bank import (
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
 from planner.archive.tables.schedules import ScheduleAlertRow, ScheduleRow, ScheduleRunRow
-from planner.archive.tables.service import WorkerRow
+from planner.archive.tables.service import DatasetRow, WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
     EvidenceRow,
@@ -29,6 +29,7 @@ __all__ = [
     "AnswerRow",
     "ArchiveTable",
     "AuditRow",
+    "DatasetRow",
     "DrawRow",
     "EventRow",
     "EvidenceRow",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008_schedule_runs"
-down_revision = "0007_access"
+revision = "0009_schedule_runs"
+down_revision = "0008_notes"
 branch_labels = None
 depends_on = None
 
