@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api.access.callers import NOBODY, Caller
+from api.pages.navigation import navigation
 from api.problems import Refused
 from planner.archive import TrialRecord
 from planner.loop.conclude import TEST_TRIALS
@@ -52,7 +53,14 @@ def render(request: Request, template: str, code: int = 200, **context: Any) -> 
     html = (
         environment()
         .get_template(template)
-        .render(token=token, path=request.url.path, visitor=visitor, scope=visitor.scope, **context)
+        .render(
+            token=token,
+            path=request.url.path,
+            visitor=visitor,
+            scope=visitor.scope,
+            navigation=navigation(request),
+            **context,
+        )
     )
     response = HTMLResponse(html, code, {"Cache-Control": "no-store"})
     if not held:
