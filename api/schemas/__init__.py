@@ -5,11 +5,23 @@ from api.schemas.estimates import CheapestPublic, CheckPublic, EstimatePublic, L
 from api.schemas.health import HealthPublic
 from api.schemas.plans import PlanDetail, PlanPromote, PlanPublic, PromotionPublic
 from api.schemas.proposals import GuidelinePublic, LedgerEntryPublic, LedgerPublic, ProposalPublic
-from api.schemas.schedules import ScheduleCreate, ScheduleName, SchedulePublic
+from api.schemas.schedules import (
+    AlertPlan,
+    AlertPublic,
+    RunPublic,
+    ScheduleCreate,
+    ScheduleDetail,
+    ScheduleFields,
+    ScheduleName,
+    SchedulePatch,
+    SchedulePublic,
+)
 from api.schemas.studies import NotesPublic, PlanSummary, StudyClone, StudyDetail, StudyPublic
 from api.schemas.trials import CurvePoint, ExamplePublic, StageOutcomePublic, TrialDetail, TrialPublic
 
 __all__ = [
+    "AlertPlan",
+    "AlertPublic",
     "AllocationPublic",
     "CheapestPublic",
     "CheckPublic",
@@ -30,8 +42,12 @@ __all__ = [
     "PromotionPublic",
     "ProposalPublic",
     "Public",
+    "RunPublic",
     "ScheduleCreate",
+    "ScheduleDetail",
+    "ScheduleFields",
     "ScheduleName",
+    "SchedulePatch",
     "SchedulePublic",
     "StageOutcomePublic",
     "StudyClone",

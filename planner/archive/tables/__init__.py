@@ -13,7 +13,8 @@ from planner.archive.tables.bank import (
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
 from planner.archive.tables.promotions import PromotionRow
-from planner.archive.tables.service import DatasetRow, ScheduleRow, WorkerRow
+from planner.archive.tables.schedules import ScheduleAlertRow, ScheduleRow, ScheduleRunRow
+from planner.archive.tables.service import DatasetRow, WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
     EvidenceRow,
@@ -42,7 +43,9 @@ __all__ = [
     "PromotionRow",
     "PromptRow",
     "ProposalRow",
+    "ScheduleAlertRow",
     "ScheduleRow",
+    "ScheduleRunRow",
     "SessionRow",
     "SettingRow",
     "StudyRow",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009_promotions"
-down_revision = "0008_notes"
+revision = "0010_promotions"
+down_revision = "0009_schedule_runs"
 branch_labels = None
 depends_on = None
 
