@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from api.command import bank, bench, output, tokens
+from api.command import archive, bank, bench, output, tokens
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(no_args_is_help=True, help="The torch engine as a server.")
 app.add_typer(engine_app, name="engine")
+app.add_typer(archive.app, name="archive")
 app.add_typer(bank.app, name="bank")
 app.add_typer(bench.app, name="bench")
 app.add_typer(fleet_app, name="fleet")
@@ -237,6 +238,7 @@ def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="Studies at a time.")] = 1,
 ) -> None:
     """Run queued studies until stopped."""
+    from api.access.confinement import confine
     from api.observing.process import observed_process
     from planner.durable import Runtime
 
@@ -244,6 +246,8 @@ def worker(
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
+    with output.explained_errors():
+        confine(settings)
     opened = Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency)
     with output.explained_errors(), opened as runtime, observed_process(settings) as metrics:
         if settings.worker_metrics_port is not None:
