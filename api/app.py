@@ -17,8 +17,24 @@ from api.observing.process import apportion_version
 from api.observing.requests import ObservedRequests
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
-from api.routes import estimate, events, health, learnt, metrics, notes, reports, schedules, spec, studies, trials
+from api.routes import (
+    datasets,
+    estimate,
+    events,
+    health,
+    learnt,
+    metrics,
+    models,
+    notes,
+    pipelines,
+    reports,
+    schedules,
+    spec,
+    studies,
+    trials,
+)
 from api.routes.spec_bodies import described
+from planner.datasets import Limits
 from planner.durable import Runtime
 
 DESCRIPTION = (
@@ -27,7 +43,15 @@ DESCRIPTION = (
 )
 
 
-def create_app(runtime: Runtime, counted: Metrics | None = None, access: AccessPolicy | None = None) -> FastAPI:
+UPLOADS = Limits(256 * 1024 * 1024, 200_000)
+
+
+def create_app(
+    runtime: Runtime,
+    counted: Metrics | None = None,
+    access: AccessPolicy | None = None,
+    uploads: Limits = UPLOADS,
+) -> FastAPI:
     """The application over a launched runtime; whoever launched it closes it.
 
     Handlers that touch the archive run on threads, so that the web loop is never held up.
@@ -36,6 +60,7 @@ def create_app(runtime: Runtime, counted: Metrics | None = None, access: AccessP
         runtime: launched.
         counted: the process's metrics; new ones that count requests only by default.
         access: who may ask; whoever is on this machine where not given.
+        uploads: what an uploaded data set may be at most.
     """
     app = FastAPI(
         title="Apportion",
@@ -49,16 +74,31 @@ def create_app(runtime: Runtime, counted: Metrics | None = None, access: AccessP
     )
     app.state.runtime = runtime
     app.state.metrics = counted or Metrics(runtime.archive)
+    app.state.uploads = uploads
     rest = APIRouter(prefix="/api/v1")
-    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate):
+    for subject in (
+        studies,
+        notes,
+        trials,
+        learnt,
+        reports,
+        events,
+        schedules,
+        spec,
+        estimate,
+        pipelines,
+        datasets,
+        models,
+    ):
         rest.include_router(subject.router)
+    rest.include_router(events.everything)
     app.include_router(rest)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(login.router)
     install_pages(app)
     problems.install(app, problem_page)
-    app.add_middleware(Guard, archive=runtime.archive, policy=access)
+    app.add_middleware(Guard, archive=runtime.archive, policy=access, max_upload=uploads.bytes)
     app.add_middleware(ObservedRequests, metrics=app.state.metrics)
 
     def openapi() -> dict[str, Any]:

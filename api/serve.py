@@ -17,6 +17,7 @@ from api.app import create_app
 from api.observing.process import observed_process
 from api.settings import Settings
 from env.errors import ApportionError
+from planner.datasets import Limits
 from planner.durable import Runtime
 
 SHUTDOWN_SECONDS = 5
@@ -54,7 +55,7 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
     ):
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(runtime, metrics, policy),
+                create_app(runtime, metrics, policy, Limits(settings.upload_bytes, settings.upload_rows)),
                 log_config=None,
                 log_level="warning",
                 access_log=False,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from env.spec import Fault
-from env.tasks.data import DataError, data_root, example_of
+from env.tasks.data import MAX_BYTES, DataError, data_root, example_of
 from planner.archive import Archive, DatasetRecord
 from planner.datasets.errors import DiskFull, FaultyRows, StillNeeded, TooLarge
 from planner.datasets.reading import DatasetFormat, rows_of
@@ -59,8 +59,9 @@ class DatasetStore:
             folder = data_root() / FOLDER / INCOMING
             folder.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=folder)
+            os.close(handle)
         try:
-            with _explained(), os.fdopen(handle, "wb") as file:
+            with _explained(), open(name, "wb") as file:
                 yield file
         finally:
             with suppress(OSError):
@@ -165,6 +166,8 @@ class DatasetStore:
                 digest.update(line)
                 with _explained():
                     clean.write(line)
+                if clean.tell() > MAX_BYTES:
+                    raise TooLarge(f"unpacked, the data set is larger than the {MAX_BYTES >> 20} MiB a study may read")
         if not faults and count < 2:
             faults.append(Fault("", "a search split and a sealed test split need at least two rows"))
         if faults:
