@@ -8,11 +8,23 @@ from api.schemas.inspected import ExampleInspectedPublic
 from api.schemas.models import FleetPublic, FleetServerPublic, ModelPublic
 from api.schemas.pipelines import PipelineDetail, PipelinePublic
 from api.schemas.proposals import GuidelinePublic, LedgerEntryPublic, LedgerPublic, ProposalPublic
-from api.schemas.schedules import ScheduleCreate, ScheduleName, SchedulePublic
+from api.schemas.schedules import (
+    AlertPlan,
+    AlertPublic,
+    RunPublic,
+    ScheduleCreate,
+    ScheduleDetail,
+    ScheduleFields,
+    ScheduleName,
+    SchedulePatch,
+    SchedulePublic,
+)
 from api.schemas.studies import NotesPublic, PlanSummary, StudyClone, StudyDetail, StudyPublic
 from api.schemas.trials import CurvePoint, ExamplePublic, StageOutcomePublic, TrialDetail, TrialPublic
 
 __all__ = [
+    "AlertPlan",
+    "AlertPublic",
     "AllocationPublic",
     "CheapestPublic",
     "CheckPublic",
@@ -39,8 +51,12 @@ __all__ = [
     "ProposalPublic",
     "Public",
     "RowPublic",
+    "RunPublic",
     "ScheduleCreate",
+    "ScheduleDetail",
+    "ScheduleFields",
     "ScheduleName",
+    "SchedulePatch",
     "SchedulePublic",
     "StageOutcomePublic",
     "StudyClone",
