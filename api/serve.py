@@ -17,7 +17,6 @@ from api.app import create_app
 from api.observing.process import observed_process
 from api.settings import Settings
 from env.errors import ApportionError
-from planner.datasets import Limits
 from planner.durable import Runtime
 
 SHUTDOWN_SECONDS = 5
@@ -55,7 +54,7 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
     ):
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(runtime, metrics, policy, Limits(settings.upload_bytes, settings.upload_rows)),
+                create_app(runtime, metrics, policy, settings),
                 log_config=None,
                 log_level="warning",
                 access_log=False,

@@ -7,6 +7,7 @@ from api.schemas.health import HealthPublic
 from api.schemas.inspected import ExampleInspectedPublic
 from api.schemas.models import FleetPublic, FleetServerPublic, ModelPublic
 from api.schemas.pipelines import PipelineDetail, PipelinePublic
+from api.schemas.plans import PlanDetail, PlanPromote, PlanPublic, PromotionPublic
 from api.schemas.proposals import GuidelinePublic, LedgerEntryPublic, LedgerPublic, ProposalPublic
 from api.schemas.schedules import (
     AlertPlan,
@@ -47,7 +48,11 @@ __all__ = [
     "Page",
     "PipelineDetail",
     "PipelinePublic",
+    "PlanDetail",
+    "PlanPromote",
+    "PlanPublic",
     "PlanSummary",
+    "PromotionPublic",
     "ProposalPublic",
     "Public",
     "RowPublic",

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from api.app import create_app
+from api.settings import Settings
 from env.tasks.data import data_root
-from planner.datasets import Limits
 from tests.api.service import Service, ended, served_app, submit, tiny_spec
 from tests.api.test_lists import every_item
 
@@ -139,7 +139,9 @@ def test_other_media_types_and_names_are_refused(service: Service) -> None:
 @pytest.fixture
 def small(service: Service) -> Iterator[Service]:
     """The same service with narrow limits, on another port."""
-    with served_app(service.runtime, create_app(service.runtime, uploads=Limits(4000, 30))) as running:
+    with served_app(
+        service.runtime, create_app(service.runtime, settings=Settings(upload_bytes=4000, upload_rows=30))
+    ) as running:
         yield running
 
 
