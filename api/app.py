@@ -9,13 +9,15 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from api import problems
+from api.access import login
 from api.access.guard import Guard
+from api.access.policy import AccessPolicy
 from api.observing.metrics import Metrics
 from api.observing.process import apportion_version
 from api.observing.requests import ObservedRequests
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
-from api.routes import estimate, events, health, metrics, reports, schedules, spec, studies
+from api.routes import estimate, events, health, learnt, metrics, notes, reports, schedules, spec, studies, trials
 from api.routes.spec_bodies import described
 from planner.durable import Runtime
 
@@ -25,7 +27,7 @@ DESCRIPTION = (
 )
 
 
-def create_app(runtime: Runtime, counted: Metrics | None = None) -> FastAPI:
+def create_app(runtime: Runtime, counted: Metrics | None = None, access: AccessPolicy | None = None) -> FastAPI:
     """The application over a launched runtime; whoever launched it closes it.
 
     Handlers that touch the archive run on threads, so that the web loop is never held up.
@@ -33,6 +35,7 @@ def create_app(runtime: Runtime, counted: Metrics | None = None) -> FastAPI:
     Args:
         runtime: launched.
         counted: the process's metrics; new ones that count requests only by default.
+        access: who may ask; whoever is on this machine where not given.
     """
     app = FastAPI(
         title="Apportion",
@@ -47,14 +50,15 @@ def create_app(runtime: Runtime, counted: Metrics | None = None) -> FastAPI:
     app.state.runtime = runtime
     app.state.metrics = counted or Metrics(runtime.archive)
     rest = APIRouter(prefix="/api/v1")
-    for subject in (studies, reports, events, schedules, spec, estimate):
+    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate):
         rest.include_router(subject.router)
     app.include_router(rest)
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(login.router)
     install_pages(app)
     problems.install(app, problem_page)
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, archive=runtime.archive, policy=access)
     app.add_middleware(ObservedRequests, metrics=app.state.metrics)
 
     def openapi() -> dict[str, Any]:

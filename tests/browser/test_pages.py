@@ -126,7 +126,7 @@ def test_faults_stand_beside_their_fields_with_the_entries_kept(visit: Open, ser
     page.screenshot(path=shots / "form-faults.png", full_page=True)
     page.locator("#summary a").first.click()
     expect(page.locator("#field-pipeline")).to_be_focused()
-    assert service.http.get("/api/v1/studies", params={"name": "kept"}).json()["studies"] == []
+    assert service.http.get("/api/v1/studies", params={"name": "kept"}).json()["items"] == []
 
 
 def test_a_running_study_shows_progress_and_stops_on_request(visit: Open, service: Service, shots: Path) -> None:
