@@ -40,6 +40,21 @@ class Settings(BaseSettings):
     )
     session_hours: float = Field(12.0, gt=0, le=720, description="How long a browser stays logged in, in hours.")
 
+    allowed_targets: Names = Field(
+        (),
+        description="Host names (.example.org: all below it), addresses and networks that model and webhook URLs may "
+        "name beside public addresses, with commas between.",
+    )
+    spec_keys: Names = Field(
+        (),
+        description="Environment variables whose values specs may have sent as keys, as NAME or NAME@host, with commas "
+        "between. Without access tokens every variable may be named.",
+    )
+    data_root: Path | None = Field(
+        None,
+        description="Folder that specs may name files in; the working directory, or the folder data in the home folder "
+        "where access tokens are needed.",
+    )
     log_format: LogFormat = Field("text", description="`text` for people or `json`, one object a line, for collectors.")
     log_level: LogLevel = Field("info", description="The least that is logged of the service's own doings.")
     otlp_endpoint: str | None = Field(
@@ -49,7 +64,7 @@ class Settings(BaseSettings):
         None, ge=0, le=65535, description="Port on which `apportion worker` answers Prometheus, on the host; off."
     )
 
-    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
+    @field_validator("allowed_hosts", "trusted_proxies", "allowed_targets", "spec_keys", mode="before")
     @classmethod
     def _words(cls, value: Any) -> Any:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value

@@ -239,6 +239,7 @@ def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="Studies at a time.")] = 1,
 ) -> None:
     """Run queued studies until stopped."""
+    from api.access.confinement import confine
     from api.observing.process import observed_process
     from planner.durable import Runtime
 
@@ -246,6 +247,8 @@ def worker(
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
+    with output.explained_errors():
+        confine(settings)
     opened = Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency)
     with output.explained_errors(), opened as runtime, observed_process(settings) as metrics:
         if settings.worker_metrics_port is not None:
