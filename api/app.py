@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -10,10 +9,15 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from api import problems
+from api.access import login
 from api.access.guard import Guard
+from api.access.policy import AccessPolicy
+from api.observing.metrics import Metrics
+from api.observing.process import apportion_version
+from api.observing.requests import ObservedRequests
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
-from api.routes import estimate, events, health, reports, schedules, spec, studies
+from api.routes import estimate, events, health, learnt, metrics, notes, reports, schedules, spec, studies, trials
 from api.routes.spec_bodies import described
 from planner.durable import Runtime
 
@@ -23,14 +27,19 @@ DESCRIPTION = (
 )
 
 
-def create_app(runtime: Runtime) -> FastAPI:
+def create_app(runtime: Runtime, counted: Metrics | None = None, access: AccessPolicy | None = None) -> FastAPI:
     """The application over a launched runtime; whoever launched it closes it.
 
     Handlers that touch the archive run on threads, so that the web loop is never held up.
+
+    Args:
+        runtime: launched.
+        counted: the process's metrics; new ones that count requests only by default.
+        access: who may ask; whoever is on this machine where not given.
     """
     app = FastAPI(
         title="Apportion",
-        version=_version(),
+        version=apportion_version(),
         description=DESCRIPTION,
         openapi_url="/api/v1/openapi.json",
         # Their pages load scripts from other hosts.
@@ -39,14 +48,18 @@ def create_app(runtime: Runtime) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.runtime = runtime
+    app.state.metrics = counted or Metrics(runtime.archive)
     rest = APIRouter(prefix="/api/v1")
-    for subject in (studies, reports, events, schedules, spec, estimate):
+    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate):
         rest.include_router(subject.router)
     app.include_router(rest)
     app.include_router(health.router)
+    app.include_router(metrics.router)
+    app.include_router(login.router)
     install_pages(app)
     problems.install(app, problem_page)
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, archive=runtime.archive, policy=access)
+    app.add_middleware(ObservedRequests, metrics=app.state.metrics)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -60,10 +73,3 @@ def create_app(runtime: Runtime) -> FastAPI:
 
 def _operation_id(route: APIRoute) -> str:
     return route.name
-
-
-def _version() -> str:
-    try:
-        return version("apportion")
-    except PackageNotFoundError:
-        return "0"

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from env.errors import ApportionError
 from env.spec import Fault, SpecError
-from planner.archive import Ambiguous, ArchiveError, NotFound, StatusConflict
+from planner.archive import Ambiguous, ArchiveError, Changed, NotFound, StatusConflict
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ def problem_of(error: Exception) -> Problem:
             return _problem(error.status_code, "" if error.detail == phrase else str(error.detail))
         case NotFound():
             return _problem(404, str(error))
+        case Changed():
+            return _problem(412, str(error))
         case Ambiguous() | StatusConflict():
             return _problem(409, str(error))
         case ArchiveError():

@@ -1,4 +1,4 @@
-"""Serves REST, pages and a worker in one process, on loopback."""
+"""Serves REST, pages and a worker in one process: on loopback, or elsewhere for holders of a token."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any, Self
 
 import uvicorn
 
-from api.access.guard import is_loopback
+from api.access.confinement import confine
+from api.access.policy import AccessPolicy, require_token
 from api.app import create_app
+from api.observing.process import observed_process
 from api.settings import Settings
 from env.errors import ApportionError
 from planner.durable import Runtime
@@ -33,19 +35,31 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
         open_browser: show the start page once the service answers.
 
     Raises:
-        ServeError: the host is not loopback, or the port is taken.
+        NoToken: others than this machine's user could ask, and there is no access token.
+        ConfinementError: what studies may reach is not set properly.
+        ServeError: the port is taken.
         ArchiveError: the archive or the jobs database cannot be opened.
     """
+    policy = AccessPolicy.of(settings)
+    require_token(settings, policy)
+    confine(settings)
     listener = bound_socket(settings.host, settings.port)
     url = _url(settings.host, listener.getsockname()[1])
     # The runtime before uvicorn: DBOS refuses to be launched inside a running loop.
-    with listener, _Stop() as stop, Runtime(settings.archive_url, settings.queue_url) as runtime:
+    with (
+        listener,
+        _Stop() as stop,
+        Runtime(settings.archive_url, settings.queue_url) as runtime,
+        observed_process(settings, runtime.archive) as metrics,
+    ):
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(runtime),
+                create_app(runtime, metrics, policy),
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                forwarded_allow_ips=list(settings.trusted_proxies),
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
         )
@@ -57,22 +71,17 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A listening socket on loopback.
+    """A listening socket.
 
     Raises:
-        ServeError: the host is not loopback, or the port is taken.
+        ServeError: the address is not this machine's, or the port is taken.
     """
-    if not is_loopback(host):
-        raise ServeError(
-            f"host {host!r} is not a loopback address: this version has no access tokens yet (they come in a later "
-            f"one), so it serves this machine only; use 127.0.0.1 or ::1, and an SSH tunnel to reach it from elsewhere"
-        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
         raise ServeError(
-            f"cannot bind to {host} port {port}: {error.strerror or error}; choose another port"
+            f"cannot bind to {host} port {port}: {error.strerror or error}; choose another host or port"
         ) from error
 
 

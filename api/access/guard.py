@@ -1,53 +1,52 @@
-"""Guards every request: loopback names only, same origin for changes, a bounded body, strict headers."""
+"""Guards every request: known hosts only, same origin for changes, a bounded body, a caller who may, strict headers."""
 
 from __future__ import annotations
 
-import ipaddress
-from urllib.parse import urlsplit
+import logging
+from typing import Any
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access.callers import Caller, Callers, WrongToken
+from api.access.headers import HEADERS, STRICT_TRANSPORT
+from api.access.hosts import host_refusal, is_loopback, origin_refusal
+from api.access.policy import AccessPolicy
+from api.access.scopes import SAFE_METHODS, rule_for, scope_refusal, suffices
 from api.bodies import MAX_BODY_BYTES
-from api.problems import problem_of, respond
+from api.problems import problem_of, respond, wants_page
+from planner.archive import Archive, ArchiveError
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+__all__ = ["Guard", "is_loopback"]
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        # Plotly sets style elements and attributes of its own.
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
-)
+log = logging.getLogger(__name__)
 
-HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+LOGIN_PATH = "/login"
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
 class Guard:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application; what it lets through finds its caller in ``request.state``."""
 
-    def __init__(self, app: ASGIApp, max_body: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self, app: ASGIApp, archive: Archive, policy: AccessPolicy | None = None, max_body: int = MAX_BODY_BYTES
+    ) -> None:
         self._app = app
+        self._policy = policy or AccessPolicy()
+        self._callers = Callers(archive, self._policy.tokens_needed)
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through or answer it with a problem."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # there are no web sockets here, and so nobody may open one
+            await send({"type": "websocket.close", "code": 1008})
             return
 
         async def with_headers(message: Message) -> None:
@@ -55,13 +54,67 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if scope["scheme"] == "https":
+                    headers.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
             await send(message)
 
-        refusal = refusal_of(scope["method"], Headers(scope=scope)) or self._too_large(Headers(scope=scope))
+        refusal = await self._refusal(scope)
         if refusal is not None:
-            await respond(problem_of(refusal))(scope, receive, with_headers)
+            await refusal(scope, receive, with_headers)
             return
         await self._app(scope, self._counted(receive), with_headers)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        """The answer to a request that may not pass; one that may gets its caller."""
+        try:
+            caller = await self._checked(scope)
+        except HTTPException as error:
+            if error.status_code == 401 and scope["method"] in SAFE_METHODS and wants_page(Request(scope)):
+                return RedirectResponse(login_address(scope), 303, {"Cache-Control": "no-store"})
+            return respond(problem_of(error), dict(error.headers or {}))
+        except ArchiveError as error:
+            log.error("%s %s: %s", scope["method"], scope["path"], error)
+            return respond(problem_of(error))
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state.update(caller=caller, callers=self._callers, access=self._policy)
+        return None
+
+    async def _checked(self, scope: Scope) -> Caller:
+        """Who sent a request.
+
+        Raises:
+            HTTPException: why it may not pass.
+            ArchiveError: the archive cannot be asked about its token.
+        """
+        method, headers = scope["method"], Headers(scope=scope)
+        policy = self._policy
+        if refusal := host_refusal(headers, policy.hosts, policy.addresses) or self._proxied(headers):
+            raise refusal
+        if method not in SAFE_METHODS and (refusal := origin_refusal(headers, by_session=False)):
+            raise refusal
+        if refusal := self._too_large(headers):
+            raise refusal
+        rule = rule_for(method, scope["path"])
+        try:
+            caller = await self._callers.of(headers)
+        except WrongToken:
+            raise _who("the token is unknown, revoked or expired", 'error="invalid_token"') from None
+        if not suffices(caller.scope, rule.need):
+            if caller.kind == "nobody":
+                raise _who("show an access token: Authorization: Bearer apt_...; 'apportion token create' makes one")
+            detail = f'error="insufficient_scope", scope="{rule.need}"'
+            raise HTTPException(403, scope_refusal(caller, rule.need), {"WWW-Authenticate": f"Bearer {detail}"})
+        if method not in SAFE_METHODS and (refusal := origin_refusal(headers, by_session=caller.kind == "session")):
+            raise refusal
+        return caller
+
+    def _proxied(self, headers: Headers) -> HTTPException | None:
+        """Without tokens, a proxy on this machine would open the service to all the world."""
+        if self._policy.tokens_needed or not any(name in headers for name in _FORWARDED):
+            return None
+        return HTTPException(
+            403, "the request came through a proxy and the service asks for no tokens: set APPORTION_REQUIRE_TOKENS"
+        )
 
     def _too_large(self, headers: Headers) -> HTTPException | None:
         length = headers.get("content-length", "0")
@@ -85,41 +138,16 @@ class Guard:
         return counted
 
 
-def refusal_of(method: str, headers: Headers) -> HTTPException | None:
-    """Why a request may not pass; None where it may.
-
-    The host must be a loopback name, so that no foreign name that resolves to this machine reaches the service, and a
-    change must not come from another site's page.
-    """
-    host = headers.get("host", "")
-    if not is_loopback(host_name(host)):
-        return HTTPException(421, f"this service answers on loopback names only, not on {host[:100]!r}")
-    if method in SAFE_METHODS:
-        return None
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-        return HTTPException(403, "the request comes from a page of another origin")
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return HTTPException(403, "the request comes from a page of another site")
-    return None
+def login_address(scope: Scope) -> str:
+    """The login page, which leads on to where a visitor wanted to go."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    wanted = scope["path"] + (f"?{query}" if query else "")
+    return LOGIN_PATH if wanted == "/" else f"{LOGIN_PATH}?next={quote(wanted, safe='/')}"
 
 
-def host_name(host: str) -> str:
-    """The name of a Host header, without the port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def is_loopback(name: str) -> bool:
-    """Whether a host name or address means this machine only."""
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+def _who(detail: str, error: str = "") -> HTTPException:
+    challenge = 'Bearer realm="apportion"' + (f", {error}" if error else "")
+    return HTTPException(401, detail, {"WWW-Authenticate": challenge})
 
 
 def _body_too_large(most: int) -> HTTPException:

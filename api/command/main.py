@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from api.command import bank, bench, output
+from api.command import archive, bank, bench, output, tokens
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
@@ -30,9 +30,11 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(no_args_is_help=True, help="The torch engine as a server.")
 app.add_typer(engine_app, name="engine")
+app.add_typer(archive.app, name="archive")
 app.add_typer(bank.app, name="bank")
 app.add_typer(bench.app, name="bench")
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(tokens.app, name="token")
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
@@ -218,10 +220,10 @@ def cancel(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
 @app.command()
 def serve(
     home: Home = None,
-    host: Annotated[str | None, typer.Option(help="Loopback address to bind to.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind to; any but loopback needs a token.")] = None,
     port: Annotated[int | None, typer.Option(help="Default 8321.")] = None,
 ) -> None:
-    """Serve REST, the pages and a worker in one process, on loopback."""
+    """Serve REST, the pages and a worker in one process, on loopback or guarded by access tokens."""
     from api.serve import serve as serve_app
 
     settings = settings_for(home)
@@ -236,14 +238,20 @@ def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="Studies at a time.")] = 1,
 ) -> None:
     """Run queued studies until stopped."""
+    from api.access.confinement import confine
+    from api.observing.process import observed_process
     from planner.durable import Runtime
 
     settings = settings_for(home)
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
+    with output.explained_errors():
+        confine(settings)
     opened = Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency)
-    with output.explained_errors(), opened as runtime:
+    with output.explained_errors(), opened as runtime, observed_process(settings) as metrics:
+        if settings.worker_metrics_port is not None:
+            metrics.answer_on(settings.host, settings.worker_metrics_port)
         output.err.print(f"worker {runtime.executor_id} on {runtime.archive.place}; stop with Ctrl-C", highlight=False)
         stop.wait()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 from datetime import datetime
 from functools import cache
@@ -14,6 +15,8 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from api.access.callers import NOBODY, Caller
+from api.pages.navigation import navigation
 from api.problems import Refused
 from planner.archive import TrialRecord
 from planner.loop.conclude import TEST_TRIALS
@@ -42,12 +45,26 @@ def environment() -> Environment:
 
 
 def render(request: Request, template: str, code: int = 200, **context: Any) -> HTMLResponse:
-    """A page; its forms carry a token that must match the visitor's cookie."""
-    token = request.cookies.get(TOKEN_COOKIE) or secrets.token_urlsafe(24)
-    html = environment().get_template(template).render(token=token, path=request.url.path, **context)
+    """A page; its forms carry a token that belongs to the visitor's session, or else must match a cookie."""
+    held = _form_token(request)
+    token = held or secrets.token_urlsafe(24)
+    visitor = _caller(request)
+    html = (
+        environment()
+        .get_template(template)
+        .render(
+            token=token,
+            path=request.url.path,
+            visitor=visitor,
+            scope=visitor.scope,
+            navigation=navigation(request),
+            **context,
+        )
+    )
     response = HTMLResponse(html, code, {"Cache-Control": "no-store"})
-    if TOKEN_COOKIE not in request.cookies:
-        response.set_cookie(TOKEN_COOKIE, token, httponly=True, samesite="strict", path="/")
+    if not held:
+        secure = request.url.scheme == "https"
+        response.set_cookie(TOKEN_COOKIE, token, httponly=True, samesite="strict", secure=secure, path="/")
     return response
 
 
@@ -59,11 +76,24 @@ async def form_texts(request: Request) -> dict[str, str]:
     """
     async with request.form(max_files=0, max_fields=500) as form:
         texts = {key: value for key, value in form.items() if isinstance(value, str)}
-    held = request.cookies.get(TOKEN_COOKIE, "")
+    held = _form_token(request)
     sent = texts.pop(TOKEN_FIELD, "")
     if not held or not secrets.compare_digest(held.encode(), sent.encode()):
         raise Refused(403, "this form has expired: load its page again and send it once more")
     return texts
+
+
+def _form_token(request: Request) -> str:
+    """What a visitor's forms must carry; empty where the visitor has nothing yet."""
+    session = _caller(request).session
+    if session is not None:
+        return hmac.new(session.encode(), b"form", hashlib.sha256).hexdigest()
+    return request.cookies.get(TOKEN_COOKIE, "")
+
+
+def _caller(request: Request) -> Caller:
+    found: Caller = getattr(request.state, "caller", NOBODY)
+    return found
 
 
 def asset(name: str) -> str:

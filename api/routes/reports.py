@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.access.guard import CONTENT_SECURITY_POLICY
+from api.access.headers import CONTENT_SECURITY_POLICY
 from api.dependencies import ArchiveDep, StudyDep
 from api.problems import Refused
 from api.routes.spec_bodies import NOT_FOUND, PROBLEMS

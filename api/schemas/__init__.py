@@ -1,11 +1,11 @@
 """What the service answers and accepts; the archive's own records never leave as they are."""
 
-from api.schemas.base import AllocationPublic, Public
+from api.schemas.base import AllocationPublic, Page, Public
 from api.schemas.estimates import CheapestPublic, CheckPublic, EstimatePublic, LedgerEstimate
 from api.schemas.health import HealthPublic
-from api.schemas.proposals import GuidelinePublic, ProposalPublic
+from api.schemas.proposals import GuidelinePublic, LedgerEntryPublic, LedgerPublic, ProposalPublic
 from api.schemas.schedules import ScheduleCreate, ScheduleName, SchedulePublic
-from api.schemas.studies import PlanSummary, StudyDetail, StudyPage, StudyPublic
+from api.schemas.studies import NotesPublic, PlanSummary, StudyClone, StudyDetail, StudyPublic
 from api.schemas.trials import CurvePoint, ExamplePublic, StageOutcomePublic, TrialDetail, TrialPublic
 
 __all__ = [
@@ -17,7 +17,11 @@ __all__ = [
     "ExamplePublic",
     "GuidelinePublic",
     "HealthPublic",
+    "LedgerEntryPublic",
     "LedgerEstimate",
+    "LedgerPublic",
+    "NotesPublic",
+    "Page",
     "PlanSummary",
     "ProposalPublic",
     "Public",
@@ -25,8 +29,8 @@ __all__ = [
     "ScheduleName",
     "SchedulePublic",
     "StageOutcomePublic",
+    "StudyClone",
     "StudyDetail",
-    "StudyPage",
     "StudyPublic",
     "TrialDetail",
     "TrialPublic",

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from env.backends._base import Draw, DrawRequest, Failed, ModelIdentity, ScoreRequest, Settled, continues
 from env.backends.openai_call import Calls, Limits, NotServedError, Place
 from env.backends.openai_dialect import Dialect, Habits
+from env.egress import Egress
 from env.errors import BackendError
 from env.traffic import ServerGate, gate_of
 
@@ -58,6 +59,7 @@ class OpenAIBackend:
         backoff_s: float = 0.5,
         dialect: Dialect | None = None,
         tenant: str = "",
+        egress: Egress | None = None,
     ) -> None:
         """Nothing is connected yet.
 
@@ -72,6 +74,7 @@ class OpenAIBackend:
             backoff_s: wait before the first retry, doubled each time.
             dialect: how the server is asked; chat completions by default.
             tenant: whose requests these are; tenants of one server are served in turn.
+            egress: which addresses may be reached; any where None, as for URLs that the operator states.
 
         Raises:
             BackendError: the URL is not http or https.
@@ -86,6 +89,7 @@ class OpenAIBackend:
         self._concurrency = concurrency
         self._dialect = dialect or Dialect()
         self._tenant = tenant
+        self._egress = egress
         self._habits = Habits()
         self._gate: ServerGate | None = None
         self._calls: Calls | None = None
@@ -167,7 +171,7 @@ class OpenAIBackend:
             timeout=net,
             max_retries=0,
             default_headers=cast("dict[str, str]", untold),
-            http_client=open_http_client(self._base_url, self._concurrency, net),
+            http_client=open_http_client(self._base_url, self._concurrency, net, self._egress),
         )
 
     async def _outcome(self, calls: Calls, position: int, request: DrawRequest) -> _Outcome:

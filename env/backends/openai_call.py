@@ -14,6 +14,7 @@ from env.backends.openai_dialect import CONTINUE_FIELDS, Body, Dialect, Habits, 
 from env.backends.openai_reply import Asked, MalformedReplyError, estimated_tokens, read_draws, read_prompt_tokens
 from env.backends.openai_score import read_score
 from env.errors import BackendError
+from env.spans import span
 from env.traffic import NotAdmittedError, ServerGate, Verdict
 
 if TYPE_CHECKING:
@@ -230,8 +231,9 @@ class Calls:
             verdict, reason = Verdict.ABANDONED, ""
             try:
                 sent, begin = build(), time.monotonic()
-                async with asyncio.timeout(self._limits.timeout_s):
-                    content = await self._post(sent)
+                with span("call", model=self._place.model, server=self._place.base_url, retry=retry):
+                    async with asyncio.timeout(self._limits.timeout_s):
+                        content = await self._post(sent)
                 late = time.monotonic() - begin > _LATE * self._limits.timeout_s
                 verdict = Verdict.BUSY if late else Verdict.SERVED
                 return read(content)

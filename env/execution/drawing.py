@@ -17,6 +17,7 @@ from env.bank import PromptKey, SampleBank, draw_key, score_key
 from env.errors import ApportionError
 from env.execution.allowance import Allowance
 from env.execution.progress import MARKS, Mark, Progress, ProgressSink
+from env.spans import span
 
 FLUSH_DRAWS = 512
 """Draws kept in memory before they are settled, at most; what a kill can lose."""
@@ -148,6 +149,29 @@ class Drawing:
         Returns:
             What the bank then holds of what came, or of everything asked.
         """
+        with span("draws", stage=stage, model=model, requests=len(requests)) as watched:
+            made, counted = await self._ask_in_groups(stage, model, keys, requests, ask, filled)
+            drawn = [draw for draws in made.values() for draw in draws]
+            watched.note(
+                draws=len(drawn),
+                prompt_tokens=sum(draws[0].prompt_tokens for draws in made.values() if draws),
+                output_tokens=sum(draw.output_tokens for draw in drawn),
+                failed=sum(key in filled.failures for key in keys),
+            )
+        if counted.new == counted.settled:
+            return made
+        # Another process settled one of these draws first, and the first one stays.
+        return await asyncio.to_thread(self._bank.held, keys)
+
+    async def _ask_in_groups(
+        self,
+        stage: str,
+        model: str,
+        keys: list[PromptKey],
+        requests: Sequence[AnyRequest],
+        ask: Callable[[Sequence[AnyRequest]], AsyncIterator[Settled | Failed]],
+        filled: Filled,
+    ) -> tuple[dict[PromptKey, tuple[Draw, ...]], _Counted]:
         backend = self._backends.backend(model)
         counted = _Counted(len(keys))
         made: dict[PromptKey, tuple[Draw, ...]] = {}
@@ -167,10 +191,7 @@ class Drawing:
                 await self._allowance.answered(model, part, answers.values())
             made.update(answers)
             sent += count
-        if counted.new == counted.settled:
-            return made
-        # Another process settled one of these draws first, and the first one stays.
-        return await asyncio.to_thread(self._bank.held, keys)
+        return made, counted
 
     async def _asked(
         self, ask: Callable[[], AsyncIterator[Settled | Failed]], count: int

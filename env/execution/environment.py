@@ -21,6 +21,7 @@ from env.execution.evidence import ExampleEvidence, Spend, StageOutcome, TrialRe
 from env.execution.progress import ProgressSink, no_progress
 from env.execution.queries import Query, StageQueries
 from env.execution.racing import Race, parts
+from env.spans import span
 from env.spec.pipeline import PipelineSpec
 from env.spec.stage import PromptKind, StageSpec
 from env.spec.study import CostUnit
@@ -149,7 +150,8 @@ class Environment:
                 path.failure = str(error)
                 continue
             running.append((path, queries[place]))
-        await stage_queries.run(list(queries.values()))
+        with span("stage", stage=stage.name, queries=len(queries), serves=len(running)):
+            await stage_queries.run(list(queries.values()))
         for key, candidates in stage_queries.candidates.items():
             batch.candidates[stage.name, key] = candidates
         for place, query in queries.items():

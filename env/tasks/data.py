@@ -14,6 +14,7 @@ from env.errors import ApportionError
 from env.spec.study import DataSpec, FileData, InlineData, LedgerData, PoolData
 from env.tasks.example import Example, JsonValue
 
+ROOT_VARIABLE = "APPORTION_DATA_ROOT"
 MAX_BYTES = 512 * 1024 * 1024
 
 
@@ -31,7 +32,7 @@ class Splits:
 
 def data_root() -> Path:
     """Folder that specs may read from: ``APPORTION_DATA_ROOT``, else the working directory."""
-    return Path(os.environ.get("APPORTION_DATA_ROOT", ".")).resolve()
+    return Path(os.environ.get(ROOT_VARIABLE, ".")).resolve()
 
 
 def confined(path: str) -> Path:

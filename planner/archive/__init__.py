@@ -1,9 +1,11 @@
 """Keeps studies, trials, evidence, draws, plans and ledgers in SQL, on SQLite or PostgreSQL."""
 
+from planner.archive.access import AccessScope, NewToken, TokenRecord
 from planner.archive.archive import Archive, open_archive
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
-from planner.archive.errors import Ambiguous, ArchiveError, BudgetExhausted, NotFound, StatusConflict
+from planner.archive.errors import Ambiguous, ArchiveError, BudgetExhausted, Changed, NotFound, StatusConflict
+from planner.archive.filters import StudyFilter
 from planner.archive.ledgers import Decision
 from planner.archive.migration import current_revision, head_revision, migrate
 from planner.archive.records import (
@@ -25,10 +27,12 @@ from planner.archive.records import (
 )
 
 __all__ = [
+    "AccessScope",
     "Ambiguous",
     "Archive",
     "ArchiveError",
     "BudgetExhausted",
+    "Changed",
     "Claim",
     "Decision",
     "EventRecord",
@@ -37,6 +41,7 @@ __all__ = [
     "Ledger",
     "LedgerEntry",
     "LedgerUsage",
+    "NewToken",
     "NotFound",
     "PlanRecord",
     "ProposalRecord",
@@ -44,8 +49,10 @@ __all__ = [
     "SearchLedger",
     "SqlSampleBank",
     "StatusConflict",
+    "StudyFilter",
     "StudyRecord",
     "StudyStatus",
+    "TokenRecord",
     "TrialRecord",
     "WorkerRecord",
     "current_revision",

@@ -9,12 +9,14 @@ from typing import Self
 
 from sqlalchemy import Engine
 
+from planner.archive.access import Tokens
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import label, open_engine
 from planner.archive.events import Events
 from planner.archive.guidelines import Guidelines
 from planner.archive.ledgers import Ledgers
 from planner.archive.migration import migrate, require_head
+from planner.archive.pipelines import Pipelines
 from planner.archive.plans import Plans
 from planner.archive.proposals import Proposals
 from planner.archive.schedules import Schedules
@@ -42,10 +44,12 @@ class Archive:
         self.proposals = Proposals(sessions)
         self.guidelines = Guidelines(sessions)
         self.plans = Plans(sessions)
+        self.pipelines = Pipelines(sessions)
         self.ledgers = Ledgers(sessions)
         self.events = Events(sessions)
         self.workers = Workers(sessions)
         self.schedules = Schedules(sessions)
+        self.tokens = Tokens(sessions)
 
     @property
     def place(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, func, select, tuple_
 
 from planner.archive.errors import ArchiveError, BudgetExhausted
 from planner.archive.records import Claim, Ledger, LedgerEntry, LedgerUsage, SettledShare
@@ -184,6 +184,27 @@ class Ledgers:
         with self._sessions.read() as session:
             rows = session.exec(query.order_by(col(LedgerRow.entry_key)))
             return [LedgerEntry(row.entry_key, row.reserved, row.settled) for row in rows]
+
+    def page(
+        self, study_id: str, limit: int, after: tuple[str, str] | None = None, ledger: Ledger | None = None
+    ) -> list[tuple[str, str, LedgerEntry]]:
+        """Entries of a study as (ledger, unit, entry), by ledger and key, at most `limit`.
+
+        Args:
+            study_id: the study; none where there is no such.
+            limit: how many at most.
+            after: ledger and key of the last one of the page before.
+            ledger: only of this one.
+        """
+        place = (LedgerRow.ledger, LedgerRow.entry_key)
+        query = select(LedgerRow).where(LedgerRow.study_id == study_id)
+        if after is not None:
+            query = query.where(tuple_(*place) > after)
+        if ledger is not None:
+            query = query.where(LedgerRow.ledger == ledger)
+        with self._sessions.read() as session:
+            rows = session.exec(query.order_by(*map(col, place)).limit(limit))
+            return [(r.ledger, r.unit, LedgerEntry(r.entry_key, r.reserved, r.settled)) for r in rows]
 
     def usage(self, study_id: str, ledger: Ledger) -> LedgerUsage:
         """What is settled and what is openly reserved."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +22,8 @@ Ledger = Literal[SearchLedger, "proposer", "proposer_money"]
 PlanKind = Literal["chosen", "best"]
 Verdict = Literal["accepted", "refused"]
 TrialStatus = Literal["done", "failed", "cut"]
+Outcome = Literal["right", "partly right", "wrong", "scored", "failed"]
+"""What became of an example; ``scored`` where the realised answer has no score of its own, ``failed`` is not wrong."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,16 @@ class StudyRecord:
     cancel_requested: bool
     idempotency_key: str | None
     schedule_name: str | None
+    notes: str = ""
+    """What people wrote about it."""
+
+    pipeline_digest: str = ""
+    """Names its pipeline by content; see `planner.archive.pipelines`. Empty where the spec has none."""
+
+    @property
+    def notes_version(self) -> str:
+        """Names this text of the notes: equal where the texts are."""
+        return hashlib.blake2b(self.notes.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Literal
 from env.allocation import Allocation
 from env.errors import ApportionError
 from env.execution.evidence import ExampleEvidence, stage_marks
+from env.spans import span
 from planner.archive import TrialRecord
 from planner.evidence import (
     Choice,
@@ -185,12 +186,13 @@ async def _test(
     # All or none, for the same reason as in a round of the search: a draw is counted once, for the first that asked.
     if any(a not in known for _, a in waiting):
         await settle_engines(context)
-        results = await context.environment.run_batch(
-            [a for _, a in waiting],
-            context.splits.test,
-            f"{context.study_id}/test",
-            context.progress_sink(0, f"sealed test split, {len(waiting)} allocations"),
-        )
+        with span("trial", study=context.study_id, split="test", trials=[number for number, _ in waiting]):
+            results = await context.environment.run_batch(
+                [a for _, a in waiting],
+                context.splits.test,
+                f"{context.study_id}/test",
+                context.progress_sink(0, f"sealed test split, {len(waiting)} allocations"),
+            )
         for (number, _), result in zip(waiting, results, strict=True):
             context.archive.trials.record(context.study_id, number, "test", 0, result, context.space.unit)
     records = context.archive.trials.by_allocation(context.study_id, "test")

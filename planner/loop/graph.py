@@ -6,6 +6,7 @@ from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 
+from env.spans import span
 from planner.loop.conclude import conclude
 from planner.loop.context import StudyContext
 from planner.loop.phases import MAX_ATTEMPTS, Phases
@@ -92,4 +93,5 @@ async def run_loop(context: StudyContext, steps: Steps) -> None:
     """Run a study's loop to its end."""
     rounds = context.spec.budget.search.trials + 2
     start = LoopState(round=0, attempt=0, ran=0, left=0, accepted=0, wanted=0, usable=True, quiet=0, converged=False)
-    await build_graph(context, steps).ainvoke(start, {"recursion_limit": 10 * rounds + 20})
+    with span("study", study=context.study_id, name=context.spec.name):
+        await build_graph(context, steps).ainvoke(start, {"recursion_limit": 10 * rounds + 20})

@@ -9,6 +9,7 @@ from typing import Any
 
 from env.allocation import Allocation
 from env.execution import AllowanceSpent, TrialResult
+from env.spans import span
 from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
 from planner.history import Guideline, History, RefusedView
 from planner.loop.accounts import REFLECTING, call_record
@@ -85,15 +86,19 @@ class Phases:
         await settle_engines(context)
         origin, started = f"{context.study_id}/round-{round_}", time.monotonic()
         allowance = context.budgets.allowance(reserved, origin)
+        numbers = [number for number, _ in reserved.granted]
         try:
-            results = await context.environment.run_batch(
-                [a for _, a in reserved.granted],
-                context.splits.search,
-                origin,
-                context.progress_sink(round_, f"round {round_}: {len(reserved.granted)} trials"),
-                allowance,
-                self._incumbents.race([number for number, _ in reserved.granted]),
-            )
+            # The trials of a batch share their draws, hence one span.
+            with span("trial", study=context.study_id, split="search", round=round_, trials=numbers) as watched:
+                results = await context.environment.run_batch(
+                    [a for _, a in reserved.granted],
+                    context.splits.search,
+                    origin,
+                    context.progress_sink(round_, f"round {round_}: {len(reserved.granted)} trials"),
+                    allowance,
+                    self._incumbents.race(numbers),
+                )
+                watched.note(**_outcome(results))
         except AllowanceSpent as spent:
             seconds = time.monotonic() - started
             ended = context.budgets.cut(reserved, origin, allowance, seconds)
@@ -326,6 +331,14 @@ class Phases:
 def _reviewed(journal: Journal, round_: int, attempt: int) -> bool:
     """Whether this batch was stored already, by a run of the same step that a crash cut off."""
     return any(p.attempt == attempt and p.origin != CALL for p in journal.by_round.get(round_, ()))
+
+
+def _outcome(results: Sequence[TrialResult]) -> dict[str, Any]:
+    return {
+        "allocations": [str(result.allocation) for result in results],
+        "new_draws": sum(result.spend.new_draws for result in results),
+        "reused_draws": sum(result.spend.reused_draws for result in results),
+    }
 
 
 def _filling(suggestions: Suggestions) -> Suggestions:

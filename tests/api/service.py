@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
+from api.access.policy import AccessPolicy
 from api.app import create_app
 from api.serve import bound_socket
 from planner.durable import Runtime
@@ -35,17 +37,33 @@ class Service:
 @contextmanager
 def running_service(home: Path) -> Iterator[Service]:
     """A runtime with its worker, served on a free port."""
+    with (
+        Runtime(f"sqlite:///{home / 'archive.db'}", f"sqlite:///{home / 'jobs.db'}") as runtime,
+        served(runtime) as service,
+    ):
+        yield service
+
+
+@contextmanager
+def served(runtime: Runtime, access: AccessPolicy | None = None) -> Iterator[Service]:
+    """The application over a launched runtime, on a free port."""
+    with served_app(runtime, create_app(runtime, access=access)) as service:
+        yield service
+
+
+@contextmanager
+def served_app(runtime: Runtime, app: FastAPI) -> Iterator[Service]:
+    """An application of a launched runtime, on a free port."""
     with bound_socket("127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with Runtime(f"sqlite:///{home / 'archive.db'}", f"sqlite:///{home / 'jobs.db'}") as runtime:
-            server = uvicorn.Server(uvicorn.Config(create_app(runtime), log_level="error", access_log=False))
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-            thread.start()
-            with httpx.Client(base_url=url, timeout=20) as http:
-                until(lambda: server.started)
-                yield Service(url, runtime, http)
-            server.should_exit = True
-            thread.join(timeout=10)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        with httpx.Client(base_url=url, timeout=20) as http:
+            until(lambda: server.started)
+            yield Service(url, runtime, http)
+        server.should_exit = True
+        thread.join(timeout=10)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ def schedule(**changes: Any) -> dict[str, Any]:
 
 
 def queued_by(service: Service, name: str) -> list[dict[str, Any]]:
-    listed = service.http.get("/api/v1/studies", params={"limit": 200}).json()["studies"]
+    listed = service.http.get("/api/v1/studies", params={"limit": 200}).json()["items"]
     return [study for study in listed if study["schedule"] == name]
 
 

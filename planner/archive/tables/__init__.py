@@ -1,5 +1,6 @@
 """The archive's tables; nothing outside `planner.archive` sees a row."""
 
+from planner.archive.tables.access import AuditRow, SessionRow, TokenRow
 from planner.archive.tables.bank import (
     AnswerRow,
     DrawRow,
@@ -11,7 +12,7 @@ from planner.archive.tables.bank import (
     TextRow,
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
-from planner.archive.tables.service import ScheduleRow, WorkerRow
+from planner.archive.tables.service import DatasetRow, ScheduleRow, WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
     EvidenceRow,
@@ -26,6 +27,8 @@ from planner.archive.tables.studies import (
 __all__ = [
     "AnswerRow",
     "ArchiveTable",
+    "AuditRow",
+    "DatasetRow",
     "DrawRow",
     "EventRow",
     "EvidenceRow",
@@ -38,9 +41,11 @@ __all__ = [
     "PromptRow",
     "ProposalRow",
     "ScheduleRow",
+    "SessionRow",
     "SettingRow",
     "StudyRow",
     "TextRow",
+    "TokenRow",
     "TrialRow",
     "WorkerRow",
     "study_key",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from env.spans import span
 from planner.proposers._base import Exchange
 from planner.proposers.agent.accounts import Accounts, OverBudgetError
 from planner.proposers.agent.completions import MAX_ERROR_CHARS, Answer, read_completion, refused
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 MAX_WAIT_S = 30.0
+_CONNECTIONS = 8
 MOST_GROWTH = 8
 """How far the completion limit is raised, at most, for an LLM that thinks until the limit and never answers."""
 
@@ -156,7 +158,9 @@ class LlmClient:
         """One HTTP request between its reservation and its settlement."""
         dollars = self._settings.dollars
         entry = accounts.reserve(key, size + self._limit, dollars(size, self._limit))
-        answer = await self._request(request, size)
+        with span("llm", model=self._settings.model) as watched:
+            answer = await self._request(request, size)
+            watched.note(prompt_tokens=answer.prompt_tokens, output_tokens=answer.completion_tokens)
         paid = dollars(answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens)
         used.add(answer, paid)
         accounts.settle(entry, answer.prompt_tokens + answer.completion_tokens, paid)
@@ -183,14 +187,18 @@ class LlmClient:
     def _client(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI
 
+        from env.backends.openai_transport import open_http_client
+
         loop = asyncio.get_running_loop()
         if self._open is None or self._open[0] is not loop:
             # Connections belong to their event loop; those of a loop that ended are gone with it.
+            url, timeout = self._settings.base_url or OPENAI_URL, self._settings.timeout_s
             client = AsyncOpenAI(
                 api_key=self._settings.api_key,
-                base_url=self._settings.base_url or OPENAI_URL,
-                timeout=self._settings.timeout_s,
+                base_url=url,
+                timeout=timeout,
                 max_retries=0,
+                http_client=open_http_client(url, _CONNECTIONS, timeout, self._settings.egress),
             )
             self._open = (loop, client)
         return self._open[1]

@@ -98,15 +98,9 @@ def test_a_form_without_the_visitors_token_is_refused(service: Service) -> None:
         for token in ("", "guessed"):
             answer = visitor.post("/studies/new", data={"form_token": token, "name": "forged"})
             assert answer.status_code == 403
-    assert service.http.get("/api/v1/studies", params={"name": "forged"}).json()["studies"] == []
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.10", "example.org", "::"])
-def test_only_loopback_is_bound(host: str) -> None:
-    with pytest.raises(ServeError, match="tokens"):
-        bound_socket(host, 0)
+    assert service.http.get("/api/v1/studies", params={"name": "forged"}).json()["items"] == []
 
 
 def test_a_taken_port_is_named() -> None:
-    with bound_socket("127.0.0.1", 0) as held, pytest.raises(ServeError, match="choose another port"):
+    with bound_socket("127.0.0.1", 0) as held, pytest.raises(ServeError, match="choose another host or port"):
         bound_socket("127.0.0.1", held.getsockname()[1])

@@ -1,0 +1,1 @@
+"""Says what the service does: structured logs, Prometheus metrics and OpenTelemetry traces."""
