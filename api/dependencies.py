@@ -9,6 +9,12 @@ from fastapi import Depends, Path, Request
 from planner.archive import Archive, StudyRecord
 from planner.durable import Runtime
 
+NO_NUL = r"^[^\x00]*$"
+"""What a text of a path or a query must be: PostgreSQL takes no NUL."""
+
+MAX_NUMBER = 2**31 - 1
+"""What numbers of rounds and trials may be: the archive's columns hold no more."""
+
 
 def get_runtime(request: Request) -> Runtime:
     """The process's runtime."""
@@ -28,7 +34,13 @@ ArchiveDep = Annotated[Archive, Depends(get_archive)]
 
 def get_study(
     study_id: Annotated[
-        str, Path(max_length=200, description="The study's id, the unique start of it, or its exact name.")
+        str,
+        Path(
+            max_length=200,
+            pattern=NO_NUL,
+            description="The study's id, the unique start of it, or its exact name.",
+            examples=["3f2a9c41d0be"],
+        ),
     ],
     archive: ArchiveDep,
 ) -> StudyRecord:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import uvicorn
 
+from api.access.confinement import confine
 from api.access.policy import AccessPolicy, require_token
 from api.app import create_app
 from api.observing.process import observed_process
@@ -35,11 +36,13 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
 
     Raises:
         NoToken: others than this machine's user could ask, and there is no access token.
+        ConfinementError: what studies may reach is not set properly.
         ServeError: the port is taken.
         ArchiveError: the archive or the jobs database cannot be opened.
     """
     policy = AccessPolicy.of(settings)
     require_token(settings, policy)
+    confine(settings)
     listener = bound_socket(settings.host, settings.port)
     url = _url(settings.host, listener.getsockname()[1])
     # The runtime before uvicorn: DBOS refuses to be launched inside a running loop.
@@ -51,7 +54,7 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
     ):
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(runtime, metrics, policy),
+                create_app(runtime, metrics, policy, settings),
                 log_config=None,
                 log_level="warning",
                 access_log=False,

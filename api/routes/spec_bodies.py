@@ -28,10 +28,21 @@ SPEC_BODY: dict[str, Any] = {
 }
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The request cannot be read."},
+    401: {"model": Problem, "description": "The service asks for an access token."},
+    403: {"model": Problem, "description": "The token may not do this, or a page of another origin asks."},
+    413: {"model": Problem, "description": "The body is too large."},
+    421: {"model": Problem, "description": "The Host header is none that this service answers on."},
     422: {"model": Problem, "description": "The spec or a parameter has faults; nothing was queued."},
     503: {"model": Problem, "description": "The archive cannot be reached, read or written."},
 }
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such thing."}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "There is no such thing."},
+    409: {"model": Problem, "description": "The id fits several studies."},
+}
+UNSUPPORTED: dict[int | str, dict[str, Any]] = {
+    415: {"model": Problem, "description": "The body is of another media type than those described."}
+}
 
 
 class RawSpec:
@@ -85,8 +96,10 @@ def described(schema: dict[str, Any]) -> dict[str, Any]:
             if content.get("application/json", {}).get("schema") == {"$ref": SPEC_REF}:
                 content["application/json"]["example"] = demo_data()
                 content["application/yaml"]["example"] = demo_yaml()
+    for name in ("ScheduleCreate", "ScheduleFields"):
+        if name in components:
+            components[name]["properties"]["spec"] = {"$ref": SPEC_REF}
     create = components.get("ScheduleCreate")
     if create is not None:
-        create["properties"]["spec"] = {"$ref": SPEC_REF}
         create["example"] = {"name": "nightly", "cron": "0 3 * * *", "timezone": "Europe/Berlin", "spec": demo_data()}
     return schema

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Item = TypeVar("Item")
 
 
 class Public(BaseModel):
@@ -11,4 +15,13 @@ class Public(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-AllocationPublic = dict[str, dict[str, str | int]]
+class Page(Public, Generic[Item]):
+    """One page of a list."""
+
+    items: list[Item]
+    next: str | None = Field(
+        description="Give this as `cursor` for the page after; null on the last one. The header `Link` has its URL."
+    )
+
+
+AllocationPublic = dict[str, dict[str, str | int | dict[str, int | float | str]]]

@@ -39,6 +39,25 @@ class ProposalPublic(Public):
         return cls(allocation=allocation, **{name: getattr(record, name) for name in names})
 
 
+class LedgerPublic(Public):
+    """Where one ledger of a study stands."""
+
+    ledger: str
+    unit: str
+    settled: float
+    reserved: float = Field(description="Set aside and not settled yet.")
+
+
+class LedgerEntryPublic(Public):
+    """One reservation against a budget, and what it came to."""
+
+    ledger: str
+    unit: str
+    key: str
+    reserved: float
+    settled: float | None = Field(description="Null while it is open.")
+
+
 class GuidelinePublic(Public):
     """What a round taught."""
 

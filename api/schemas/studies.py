@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from api.schemas.base import AllocationPublic, Public
 from planner.archive import (
@@ -14,6 +14,9 @@ from planner.archive import (
     StudyStatus,
 )
 from planner.plans import PlanDocument
+
+MAX_NOTES = 20_000
+"""Characters."""
 
 
 class PlanSummary(Public):
@@ -56,6 +59,8 @@ class StudyPublic(Public):
     priority: int = Field(description="Studies of a queue with a lower one are started first.")
     queue: str = Field(description="The queue it waits in; see /api/v1/queues.")
     schedule: str | None = Field(description="The schedule that queued it.")
+    notes: str = Field(description="What people wrote about it.")
+    pipeline: str = Field(description="Digest of its pipeline: equal where pipelines are, whatever their names.")
     links: dict[str, str]
 
     @classmethod
@@ -83,11 +88,28 @@ class StudyDetail(StudyPublic):
         return cls(**values, spec=dict(record.spec), trials=trials, draws=draws, stopped=stopped, plan=plan)
 
 
-class StudyPage(Public):
-    """Studies, newest first."""
+class StudyClone(Public):
+    """What the copy of a study has of its own."""
 
-    studies: list[StudyPublic]
-    next_before: str | None = Field(description="Give this as `before` for the page after; null on the last one.")
+    overrides: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Merged into the spec (JSON Merge Patch, RFC 7396): objects member by member, null removes, all "
+        "else replaces.",
+        examples=[{"name": "wider", "budget": {"search": {"trials": 48}}, "seed": 1}],
+    )
+
+
+class NotesPublic(Public):
+    """What people wrote about a study."""
+
+    notes: str = Field(max_length=MAX_NOTES, examples=["The baseline for the new prompts."])
+
+    @field_validator("notes")
+    @classmethod
+    def _storable(cls, value: str) -> str:
+        """Half a surrogate pair is no text."""
+        value.encode("utf-8")
+        return value
 
 
 def _study_values(record: StudyRecord) -> Mapping[str, Any]:
@@ -109,9 +131,15 @@ def _study_values(record: StudyRecord) -> Mapping[str, Any]:
         "priority": record.priority,
         "queue": record.queue,
         "schedule": record.schedule_name,
+        "notes": record.notes,
+        "pipeline": record.pipeline_digest,
         "links": {
             "self": base,
             "trials": f"{base}/trials",
+            "proposals": f"{base}/proposals",
+            "guidelines": f"{base}/guidelines",
+            "ledgers": f"{base}/ledgers",
+            "notes": f"{base}/notes",
             "plan": f"{base}/plan",
             "report": f"{base}/report",
             "events": f"{base}/events",

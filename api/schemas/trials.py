@@ -10,10 +10,8 @@ from pydantic import Field
 
 from api.schemas.base import AllocationPublic, Public
 from env.execution.evidence import ExampleEvidence
-from planner.archive import (
-    KPoint,
-    TrialRecord,
-)
+from planner.archive import KPoint, TrialRecord
+from planner.archive.records import Outcome
 
 
 class CurvePoint(Public):
@@ -30,7 +28,7 @@ class TrialPublic(Public):
     """One allocation evaluated on one split. Costs are per query, in `unit`."""
 
     trial_no: int
-    split: Literal["search", "test"]
+    split: Literal["search", "test", "revalidation"]
     round: int
     allocation: AllocationPublic
     status: Literal["done", "failed", "cut"] = Field(
@@ -118,14 +116,19 @@ class ExamplePublic(Public):
 
 
 class TrialDetail(TrialPublic):
-    """A trial with its evidence."""
+    """A trial with what became of its examples; they are a list of their own."""
 
-    evidence: list[ExamplePublic]
+    outcomes: dict[Outcome, int] = Field(
+        description="Examples by what became of them: a failed one was not evaluated and is not wrong."
+    )
+    links: dict[str, str]
 
     @classmethod
-    def with_evidence(cls, record: TrialRecord, evidence: tuple[ExampleEvidence, ...]) -> TrialDetail:
-        """From the archive's record and evidence."""
-        return cls(**_trial_values(record), evidence=[ExamplePublic.of(e) for e in evidence])
+    def with_outcomes(cls, record: TrialRecord, outcomes: Mapping[Outcome, int]) -> TrialDetail:
+        """From the archive's record and what became of the examples."""
+        base = f"/api/v1/studies/{record.study_id}/trials/{record.trial_no}"
+        links = {"self": base, "examples": f"{base}/examples"}
+        return cls(**_trial_values(record), outcomes=dict(outcomes), links=links)
 
 
 def _trial_values(record: TrialRecord) -> Mapping[str, Any]:

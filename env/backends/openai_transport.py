@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import urllib.request
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from env.backends.openai_connection import Connection
+from env.egress import Egress, EgressError
 
 _IDLE_S = 4.0
 """A connection idle for longer is not used again: vLLM and others close theirs after 5 s, perhaps at that moment."""
@@ -29,8 +31,13 @@ class DirectTransport(httpx2.AsyncBaseTransport):
     are opened when needed and used last in, first out.
     """
 
-    def __init__(self) -> None:
-        """Nothing is opened yet."""
+    def __init__(self, egress: Egress | None = None) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            egress: which addresses may be reached, where redirects lead included; any where None.
+        """
+        self._egress = egress
         self._certificates: ssl.SSLContext | None = None
         self._open: set[Connection] = set()
         self._free: dict[_Origin, list[Connection]] = {}
@@ -69,9 +76,10 @@ class DirectTransport(httpx2.AsyncBaseTransport):
 
     async def _connected(self, origin: _Origin) -> Connection:
         scheme, host, port = origin
+        await self._check(host, port)
         secure = self._context() if scheme == "https" else None
         try:
-            _, connection = await asyncio.get_running_loop().create_connection(
+            transport, connection = await asyncio.get_running_loop().create_connection(
                 lambda: Connection(self._open),
                 host,
                 port,
@@ -81,7 +89,23 @@ class DirectTransport(httpx2.AsyncBaseTransport):
             )
         except OSError as error:
             raise httpx2.ConnectError(str(error)) from error
+        if self._egress is not None:
+            # The name may have led elsewhere this time (DNS rebinding); nothing has been sent yet.
+            try:
+                self._egress.check_address(host, transport.get_extra_info("peername")[0])
+            except EgressError as error:
+                connection.abort()
+                raise httpx2.ConnectError(str(error)) from error
         return connection
+
+    async def _check(self, host: str, port: int) -> None:
+        """Look where a name leads before anything is connected to."""
+        if self._egress is None:
+            return
+        try:
+            await asyncio.to_thread(self._egress.check_host, host, port)
+        except EgressError as error:
+            raise httpx2.ConnectError(str(error)) from error
 
     def _context(self) -> ssl.SSLContext:
         if self._certificates is None:
@@ -90,17 +114,76 @@ class DirectTransport(httpx2.AsyncBaseTransport):
         return self._certificates
 
 
-def open_http_client(base_url: str, concurrency: int, timeout_s: float) -> httpx2.AsyncClient:
+class StreamingTransport(httpx2.AsyncHTTPTransport):
+    """The usual transport, which hands replies on while they come, to addresses that were checked before."""
+
+    def __init__(self, egress: Egress | None = None) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            egress: which addresses may be reached, where redirects lead included; any where None.
+        """
+        super().__init__(trust_env=False)
+        self._egress = egress
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request.
+
+        Raises:
+            httpx2.TransportError: no connection, or one that was lost.
+        """
+        if self._egress is not None:
+            request = await self._pinned(request, self._egress)
+        return await super().handle_async_request(request)
+
+    async def _pinned(self, request: httpx2.Request, egress: Egress) -> httpx2.Request:
+        """The request to the very address that was checked: a name may lead elsewhere the next time it is looked up."""
+        host, port = request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)
+        try:
+            await asyncio.to_thread(egress.check_host, host, port)
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            for *_, place in found:
+                egress.check_address(host, str(place[0]))
+        except (EgressError, OSError) as error:
+            raise httpx2.ConnectError(str(error)) from error
+        address = str(found[0][-1][0])
+        named = {**request.extensions, "sni_hostname": host}
+        return httpx2.Request(
+            request.method,
+            request.url.copy_with(host=address),
+            headers=request.headers,
+            stream=request.stream,
+            extensions=named,
+        )
+
+
+def open_http_client(
+    base_url: str, concurrency: int, timeout_s: float, egress: Egress | None = None, streams: bool = False
+) -> httpx2.AsyncClient:
     """The client for one server; by way of the environment's proxy where one is set for it.
 
     Args:
         base_url: the server.
         concurrency: most requests in flight.
         timeout_s: a second net by way of a proxy: whoever sends keeps the time itself.
+        egress: which addresses may be reached; any where None. By way of a proxy only the names can be checked, as it
+            is the proxy that connects.
+        streams: replies are read while they come; `DirectTransport` reads them whole.
     """
+
+    async def check(request: httpx2.Request) -> None:
+        if egress is not None:
+            try:
+                await asyncio.to_thread(egress.check_host, request.url.host, request.url.port or 0)
+            except EgressError as error:
+                raise httpx2.ConnectError(str(error)) from error
+
     parts = urlsplit(base_url)
     proxied = parts.scheme in urllib.request.getproxies() or "all" in urllib.request.getproxies()
     if proxied and not urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-        return httpx2.AsyncClient(limits=limits, timeout=timeout_s, follow_redirects=True)
-    return httpx2.AsyncClient(transport=DirectTransport(), timeout=timeout_s, follow_redirects=True)
+        hooks = {"request": [check]}
+        return httpx2.AsyncClient(limits=limits, timeout=timeout_s, follow_redirects=True, event_hooks=hooks)
+    if streams:
+        return httpx2.AsyncClient(transport=StreamingTransport(egress), timeout=timeout_s, follow_redirects=True)
+    return httpx2.AsyncClient(transport=DirectTransport(egress), timeout=timeout_s, follow_redirects=True)

@@ -84,7 +84,11 @@ def _open(spec: ServedModel, tenant: str) -> Backend:
         case OpenAIModel():
             from env.backends.openai_backend import OpenAIBackend
             from env.backends.openai_dialect import Dialect
+            from env.egress import current
 
+            egress = current()
+            if spec.api_key_env:
+                egress.check_key(spec.api_key_env, spec.base_url)
             return OpenAIBackend(
                 base_url=spec.base_url,
                 model=spec.model,
@@ -97,6 +101,7 @@ def _open(spec: ServedModel, tenant: str) -> Backend:
                     spec.api, spec.label, spec.scores, spec.continues, spec.missing_usage, spec.rewards, spec.steps
                 ),
                 tenant=tenant,
+                egress=egress,
             )
         case ReplayModel():
             from env.backends.replay_backend import ReplayBackend

@@ -9,6 +9,7 @@ from env.allocation import Allocation
 from env.costs import CostOptions, PlanCost, PlanLimits
 from env.costs.money import read_prices
 from env.costs.profiles import profile_faults
+from env.egress import EgressError, current
 from env.errors import ApportionError, CheckpointError, TemplateError
 from env.spec.architecture import Price
 from env.spec.checkpoints import resolve_checkpoint
@@ -45,8 +46,18 @@ def check_study(spec: StudySpec) -> list[Fault]:
 
 
 def _check_proposer(spec: StudySpec) -> list[Fault]:
-    """What money the agent's LLM may cost can only be kept to where its price is known."""
+    """Its LLM must be one that may be asked; what it may cost can only be kept to where its price is known."""
     proposer, faults = spec.proposer, list[Fault]()
+    try:
+        if proposer.base_url is not None:
+            current().checked_url(proposer.base_url)
+    except EgressError as error:
+        faults.append(Fault("proposer.base_url", str(error)))
+    try:
+        if proposer.api_key_env is not None:
+            current().check_key(proposer.api_key_env, proposer.base_url)
+    except EgressError as error:
+        faults.append(Fault("proposer.api_key_env", str(error)))
     listed: Mapping[str, Price] = {}
     if proposer.prices is not None:
         try:
@@ -77,8 +88,26 @@ def _check_models(pipeline: PipelineSpec) -> list[Fault]:
             faults += _check_fleet_model(model, path)
         elif isinstance(model, JudgeModel):
             faults += _check_judge(pipeline, path, model)
-        elif isinstance(model, OpenAIModel) and model.api_key_env and not os.environ.get(model.api_key_env):
-            faults.append(Fault(f"{path}.api_key_env", f"the environment variable {model.api_key_env} is not set"))
+        elif isinstance(model, OpenAIModel):
+            faults += _check_target(path, model)
+    return faults
+
+
+def _check_target(path: str, model: OpenAIModel) -> list[Fault]:
+    """Whether a server may be asked, and with the key that an environment variable holds."""
+    faults: list[Fault] = []
+    try:
+        current().checked_url(model.base_url)
+    except EgressError as error:
+        faults.append(Fault(f"{path}.base_url", str(error)))
+    if model.api_key_env is None:
+        return faults
+    try:
+        current().check_key(model.api_key_env, model.base_url)
+    except EgressError as error:
+        return [*faults, Fault(f"{path}.api_key_env", str(error))]
+    if not os.environ.get(model.api_key_env):
+        faults.append(Fault(f"{path}.api_key_env", f"the environment variable {model.api_key_env} is not set"))
     return faults
 
 

@@ -4,15 +4,18 @@ from planner.archive.access import AccessScope, NewToken, TokenRecord
 from planner.archive.archive import Archive, open_archive
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
+from planner.archive.datasets import DatasetRecord
 from planner.archive.errors import (
     Ambiguous,
     ArchiveError,
     ArchiveUnavailable,
     BudgetExhausted,
+    Changed,
     LeaseLost,
     NotFound,
     StatusConflict,
 )
+from planner.archive.filters import StudyFilter
 from planner.archive.ledgers import Decision
 from planner.archive.migration import current_revision, head_revision, migrate
 from planner.archive.records import (
@@ -24,25 +27,40 @@ from planner.archive.records import (
     Ledger,
     LedgerEntry,
     LedgerUsage,
+    PlanKind,
     PlanRecord,
+    PromotionRecord,
     ProposalRecord,
     QueueCounts,
-    ScheduleRecord,
     SearchLedger,
     StudyRecord,
     StudyStatus,
     TrialRecord,
     WorkerRecord,
 )
+from planner.archive.schedule_records import (
+    Advance,
+    AlertRecord,
+    AlertTarget,
+    NewRun,
+    RunRecord,
+    SchedulePlan,
+    ScheduleRecord,
+)
 
 __all__ = [
     "AccessScope",
+    "Advance",
+    "AlertRecord",
+    "AlertTarget",
     "Ambiguous",
     "Archive",
     "ArchiveError",
     "ArchiveUnavailable",
     "BudgetExhausted",
+    "Changed",
     "Claim",
+    "DatasetRecord",
     "Decision",
     "EventRecord",
     "GuidelineRecord",
@@ -52,15 +70,21 @@ __all__ = [
     "Ledger",
     "LedgerEntry",
     "LedgerUsage",
+    "NewRun",
     "NewToken",
     "NotFound",
+    "PlanKind",
     "PlanRecord",
+    "PromotionRecord",
     "ProposalRecord",
     "QueueCounts",
+    "RunRecord",
+    "SchedulePlan",
     "ScheduleRecord",
     "SearchLedger",
     "SqlSampleBank",
     "StatusConflict",
+    "StudyFilter",
     "StudyRecord",
     "StudyStatus",
     "TokenRecord",

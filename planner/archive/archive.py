@@ -12,13 +12,17 @@ from sqlalchemy import Engine
 from planner.archive.access import Tokens
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import label, open_engine
+from planner.archive.datasets import Datasets
 from planner.archive.events import Events
 from planner.archive.guidelines import Guidelines
 from planner.archive.leases import FencedSessions, Leases
 from planner.archive.ledgers import Ledgers
 from planner.archive.migration import migrate, require_head
+from planner.archive.pipelines import Pipelines
 from planner.archive.plans import Plans
+from planner.archive.promotions import Promotions
 from planner.archive.proposals import Proposals
+from planner.archive.schedule_runs import ScheduleAlerts, ScheduleRuns
 from planner.archive.schedules import Schedules
 from planner.archive.sessions import Sessions, serialise
 from planner.archive.steps import StepResults
@@ -45,12 +49,17 @@ class Archive:
         self.proposals = Proposals(sessions)
         self.guidelines = Guidelines(sessions)
         self.plans = Plans(sessions)
+        self.datasets = Datasets(sessions)
+        self.promotions = Promotions(sessions)
+        self.pipelines = Pipelines(sessions)
         self.ledgers = Ledgers(sessions)
         self.events = Events(sessions)
         self.leases = Leases(sessions)
         self.steps = StepResults(sessions)
         self.workers = Workers(sessions)
         self.schedules = Schedules(sessions)
+        self.schedule_runs = ScheduleRuns(sessions)
+        self.alerts = ScheduleAlerts(sessions)
         self.tokens = Tokens(sessions)
 
     @property

@@ -29,6 +29,10 @@ class StatusConflict(ArchiveError):
     """A study cannot go from the status it has to the one asked for."""
 
 
+class Changed(ArchiveError):
+    """What was to be edited is no longer what the caller has read; nothing was changed."""
+
+
 class BudgetExhausted(ApportionError):
     """A reservation would take a ledger above its limit; nothing was reserved."""
 

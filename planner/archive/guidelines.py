@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlmodel import col, func, select
+from sqlmodel import col, func, select, tuple_
 
 from planner.archive.records import GuidelineRecord
 from planner.archive.sessions import Sessions, insert_missing, utc_now
@@ -43,4 +44,25 @@ class Guidelines:
             query = query.where(col(GuidelineRow.round) >= select(func.min(rounds.c.round)).scalar_subquery())
         with self._sessions.read() as session:
             rows = session.exec(query.order_by(col(GuidelineRow.round), col(GuidelineRow.position)))
+            return [GuidelineRecord(**row.model_dump()) for row in rows]
+
+    def page(
+        self, study_id: str, limit: int, after: tuple[int, int] | None = None, round: int | None = None
+    ) -> Sequence[GuidelineRecord]:
+        """Guidelines of a study in order, at most `limit`.
+
+        Args:
+            study_id: the study; none where there is no such.
+            limit: how many at most.
+            after: round and position of the last one of the page before.
+            round: only of this one.
+        """
+        place = (GuidelineRow.round, GuidelineRow.position)
+        query = select(GuidelineRow).where(GuidelineRow.study_id == study_id)
+        if after is not None:
+            query = query.where(tuple_(*place) > after)
+        if round is not None:
+            query = query.where(GuidelineRow.round == round)
+        with self._sessions.read() as session:
+            rows = session.exec(query.order_by(*map(col, place)).limit(limit))
             return [GuidelineRecord(**row.model_dump()) for row in rows]

@@ -60,6 +60,11 @@ def head_revision() -> str:
     return str(_scripts().get_current_head())
 
 
+def knows_revision(revision: str) -> bool:
+    """Whether this code can upgrade from a revision, or is at it."""
+    return revision in {script.revision for script in _scripts().walk_revisions()}
+
+
 def require_head(engine: Engine) -> None:
     """Check that the schema is the one this code knows, changing nothing.
 
@@ -74,8 +79,7 @@ def require_head(engine: Engine) -> None:
 
 
 def _refuse_newer(engine: Engine, current: str | None) -> None:
-    known = {script.revision for script in _scripts().walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and not knows_revision(current):
         raise ArchiveError(
             f"the archive at {label(engine.url)} is at revision {current}, which this version does not know; "
             f"upgrade apportion"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy.orm import defer
-from sqlmodel import col, select
+from sqlmodel import col, select, tuple_
 
 from env.allocation import Allocation
-from planner.archive.records import ProposalRecord
+from planner.archive.records import ProposalRecord, Verdict
 from planner.archive.sessions import Sessions, insert_missing, utc_now
 from planner.archive.tables import ProposalRow
 
@@ -63,6 +64,38 @@ class Proposals:
         query = query.order_by(col(ProposalRow.round), col(ProposalRow.attempt), col(ProposalRow.position))
         with self._sessions.read() as session:
             return [_record(row, prompts) for row in session.exec(query)]
+
+    def page(
+        self,
+        study_id: str,
+        limit: int,
+        after: tuple[int, int, int] | None = None,
+        round: int | None = None,
+        verdict: Verdict | None = None,
+        origin: str | None = None,
+    ) -> Sequence[ProposalRecord]:
+        """Proposals of a study in the order they were made, at most `limit`.
+
+        Args:
+            study_id: the study; none where there is no such.
+            limit: how many at most.
+            after: round, attempt and position of the last one of the page before.
+            round: only of this one.
+            verdict: only with this one.
+            origin: only of this one.
+        """
+        place = (ProposalRow.round, ProposalRow.attempt, ProposalRow.position)
+        query = select(ProposalRow).where(ProposalRow.study_id == study_id)
+        if after is not None:
+            query = query.where(tuple_(*place) > after)
+        if round is not None:
+            query = query.where(ProposalRow.round == round)
+        if verdict is not None:
+            query = query.where(ProposalRow.verdict == verdict)
+        if origin is not None:
+            query = query.where(ProposalRow.origin == origin)
+        with self._sessions.read() as session:
+            return [_record(row) for row in session.exec(query.order_by(*map(col, place)).limit(limit))]
 
 
 def _values(proposal: ProposalRecord) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +12,9 @@ from env.allocation import Allocation
 from env.execution.evidence import Spend
 
 StudyStatus = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
-Split = Literal["search", "test"]
+Split = Literal["search", "test", "revalidation"]
+"""Which examples a trial ran on; a re-validation runs on those of the search, with draws of its own."""
+
 SearchLedger = Literal[
     "search", "search_tokens", "search_flops", "search_gpu_seconds", "search_dollars", "search_wall_seconds"
 ]
@@ -21,6 +24,8 @@ Ledger = Literal[SearchLedger, "proposer", "proposer_money"]
 PlanKind = Literal["chosen", "best"]
 Verdict = Literal["accepted", "refused"]
 TrialStatus = Literal["done", "failed", "cut"]
+Outcome = Literal["right", "partly right", "wrong", "scored", "failed"]
+"""What became of an example; ``scored`` where the realised answer has no score of its own, ``failed`` is not wrong."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,16 @@ class StudyRecord:
 
     queue: str = "studies"
     """Where it waits for a worker."""
+    notes: str = ""
+    """What people wrote about it."""
+
+    pipeline_digest: str = ""
+    """Names its pipeline by content; see `planner.archive.pipelines`. Empty where the spec has none."""
+
+    @property
+    def notes_version(self) -> str:
+        """Names this text of the notes: equal where the texts are."""
+        return hashlib.blake2b(self.notes.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -199,6 +214,28 @@ class PlanRecord:
 
     created_at: datetime
 
+    @property
+    def id(self) -> str:
+        """What names this plan: the study's id, with ``:best`` behind it where it is not the chosen one."""
+        return self.study_id if self.kind == "chosen" else f"{self.study_id}:{self.kind}"
+
+
+@dataclass(frozen=True)
+class PromotionRecord:
+    """One moment at which a name was given to a plan."""
+
+    name: str
+    study_id: str
+    kind: PlanKind
+    promoted_at: datetime
+    promoted_by: str
+    """Who did it, as far as known."""
+
+    @property
+    def plan_id(self) -> str:
+        """See `PlanRecord.id`."""
+        return self.study_id if self.kind == "chosen" else f"{self.study_id}:{self.kind}"
+
 
 @dataclass(frozen=True)
 class LedgerEntry:
@@ -289,16 +326,3 @@ class WorkerRecord:
     pid: int
     started_at: datetime
     last_beat: datetime
-
-
-@dataclass(frozen=True)
-class ScheduleRecord:
-    """A study that is run again and again."""
-
-    name: str
-    spec: Mapping[str, Any]
-    cron: str
-    timezone: str
-    created_at: datetime
-    paused: bool
-    last_fired_at: datetime | None

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlmodel import Session, and_, case, col, func, or_, select, update
+from sqlmodel import Session, and_, case, col, delete, func, or_, select, update
 
-from planner.archive.errors import Ambiguous, NotFound, StatusConflict
+from planner.archive.errors import Ambiguous, Changed, NotFound, StatusConflict
+from planner.archive.filters import StudyFilter
+from planner.archive.pipelines import pipeline_digest
 from planner.archive.records import QueueCounts, StudyRecord, StudyStatus
 from planner.archive.sessions import Sessions, insert_missing, utc_now
 from planner.archive.statuses import TERMINAL, may_follow
-from planner.archive.tables import LeaseRow, ProposalRow, StudyRow, TrialRow
+from planner.archive.tables import EvidenceRow, LeaseRow, ProposalRow, StudyRow, TrialRow
 
 _SHOWN_MATCHES = 10
+_TRIALS_A_DELETE = 20
+"""Trials whose evidence goes in one transaction: SQLite has one writer, and others wait for it."""
+
+
+_ALL = StudyFilter()
 
 DEFAULT_PRIORITY = 100
 HIGHEST_PRIORITY, LOWEST_PRIORITY = 1, 1_000_000
@@ -70,6 +77,7 @@ class Studies:
             schedule_name=schedule_name,
             priority=priority,
             queue=queue,
+            pipeline_digest=pipeline_digest(spec_json),
         )
         with self._sessions.write() as session:
             connection = session.connection()
@@ -132,16 +140,28 @@ class Studies:
         Raises:
             NotFound: `before` names no study.
         """
-        query = select(StudyRow).order_by(col(StudyRow.created_at).desc(), col(StudyRow.id).desc()).limit(limit)
-        if status is not None:
-            query = query.where(StudyRow.status == status)
-        if name_contains:
-            query = query.where(col(StudyRow.name).icontains(name_contains, autoescape=True))
+        wanted = StudyFilter(statuses=() if status is None else (status,), name=name_contains)
+        last = None if before is None else self.get(before)
+        return [*self.page(limit, wanted, None if last is None else (last.created_at, last.id))]
+
+    def page(
+        self, limit: int, wanted: StudyFilter = _ALL, after: tuple[datetime, str] | None = None
+    ) -> Sequence[StudyRecord]:
+        """Studies, newest first, at most `limit` of those that are wanted.
+
+        Args:
+            limit: how many at most.
+            wanted: which.
+            after: creation and id of the last study of the page before. It may be gone meanwhile, and newer studies
+                that came after it was read appear on no later page.
+        """
+        query = select(StudyRow).where(*wanted.conditions())
+        if after is not None:
+            moment, id = after
+            same_moment = and_(col(StudyRow.created_at) == moment, col(StudyRow.id) < id)
+            query = query.where(or_(col(StudyRow.created_at) < moment, same_moment))
+        query = query.order_by(col(StudyRow.created_at).desc(), col(StudyRow.id).desc()).limit(limit)
         with self._sessions.read() as session:
-            if before is not None:
-                last = _required(session, before)
-                same_moment = and_(col(StudyRow.created_at) == last.created_at, col(StudyRow.id) < last.id)
-                query = query.where(or_(col(StudyRow.created_at) < last.created_at, same_moment))
             return [_record(row) for row in session.exec(query)]
 
     def set_status(self, study_id: str, status: StudyStatus, error: str = "") -> StudyRecord:
@@ -190,6 +210,52 @@ class Studies:
             NotFound: no such study.
         """
         self._change(study_id, phase=phase, round=round)
+
+    def set_notes(self, study_id: str, notes: str, versions: Collection[str] | None = None) -> StudyRecord:
+        """Replace what people wrote about a study.
+
+        Args:
+            study_id: which.
+            notes: the new text.
+            versions: one of them must be the `notes_version` that is held; any will do where None.
+
+        Raises:
+            NotFound: no such study.
+            Changed: somebody else changed the notes meanwhile.
+        """
+        with self._sessions.write() as session:
+            row = _required(session, study_id, lock=True)
+            if versions is not None and _record(row).notes_version not in versions:
+                raise Changed(f"the notes of study {study_id} were changed since they were read; read them again")
+            row.notes = notes
+            session.add(row)
+            session.flush()
+            return _record(row)
+
+    def delete(self, study_id: str) -> None:
+        """Remove a study that has ended with all that belongs to it; its draws stay in the bank, for others to use.
+
+        Evidence goes some trials at a time, so that no writer waits long. Cut off in between, the study stays with a
+        part of its evidence; deleting it again removes the rest.
+
+        Raises:
+            NotFound: no such study.
+            StatusConflict: it has not ended.
+        """
+        trials = select(TrialRow.trial_no).where(TrialRow.study_id == study_id).order_by(col(TrialRow.trial_no))
+        evidence = delete(EvidenceRow).where(col(EvidenceRow.study_id) == study_id)
+        last = -1
+        while True:
+            with self._sessions.write() as session:
+                row = _required(session, study_id, lock=True)
+                if row.status not in TERMINAL:
+                    raise StatusConflict(f"study {study_id} is {row.status}; cancel it first, or wait for its end")
+                part = session.exec(trials.where(col(TrialRow.trial_no) > last).limit(_TRIALS_A_DELETE)).all()
+                if not part:
+                    session.delete(row)
+                    return
+                session.connection().execute(evidence.where(col(EvidenceRow.trial_no).in_(part)))
+                last = part[-1]
 
     def request_cancel(self, study_id: str) -> StudyRecord:
         """Ask a study to stop; one that no worker runs ends at once, one that has ended stays as it is.

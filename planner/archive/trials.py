@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from sqlalchemy import insert
 from sqlalchemy.orm import defer
-from sqlmodel import and_, col, select
+from sqlmodel import and_, col, func, select
 
 from env.allocation import Allocation
 from env.execution.evidence import ExampleEvidence, Spend, TrialResult
@@ -25,12 +25,21 @@ from planner.archive.evidence import (
     independent_draws,
     standard_error,
 )
-from planner.archive.records import KPoint, Split, TrialRecord
+from planner.archive.records import KPoint, Outcome, Split, TrialRecord, TrialStatus
 from planner.archive.sessions import Sessions, insert_missing, utc_now
 from planner.archive.tables import EvidenceRow, TrialRow, table_of
 
 _NUMBERS_A_STATEMENT = 500
 _ROWS_A_FETCH = 5000
+
+_SCORED = (EvidenceRow.status == "scored",)
+_OUTCOMES: Mapping[Outcome, tuple[Any, ...]] = {
+    "right": (*_SCORED, col(EvidenceRow.realised) >= 1),
+    "partly right": (*_SCORED, col(EvidenceRow.realised) > 0, col(EvidenceRow.realised) < 1),
+    "wrong": (*_SCORED, col(EvidenceRow.realised) <= 0),
+    "scored": (*_SCORED, col(EvidenceRow.realised).is_(None)),
+    "failed": (EvidenceRow.status == "failed",),
+}
 
 
 class Trials:
@@ -115,6 +124,86 @@ class Trials:
             query = query.options(defer(col(TrialRow.curves)))  # type: ignore[arg-type]
         with self._sessions.read() as session:
             return [_record(row, curves) for row in session.exec(query)]
+
+    def page(
+        self,
+        study_id: str,
+        limit: int,
+        after: int | None = None,
+        split: Split | None = None,
+        statuses: Sequence[TrialStatus] = (),
+        curves: bool = True,
+    ) -> Sequence[TrialRecord]:
+        """Trials of a study by number, at most `limit`.
+
+        Args:
+            study_id: which.
+            limit: how many at most.
+            after: only with numbers above this.
+            split: only of this one.
+            statuses: only with one of these; any where empty.
+            curves: read the curves too; see `list`.
+        """
+        query = select(TrialRow).where(TrialRow.study_id == study_id).order_by(col(TrialRow.trial_no)).limit(limit)
+        if after is not None:
+            query = query.where(TrialRow.trial_no > after)
+        if split is not None:
+            query = query.where(TrialRow.split == split)
+        if statuses:
+            query = query.where(col(TrialRow.status).in_(list(statuses)))
+        if not curves:
+            query = query.options(defer(col(TrialRow.curves)))  # type: ignore[arg-type]
+        with self._sessions.read() as session:
+            return [_record(row, curves) for row in session.exec(query)]
+
+    def count(self, study_id: str, split: Split | None = None) -> int:
+        """How many trials a study has, of one split where given."""
+        query = select(func.count()).where(TrialRow.study_id == study_id)
+        if split is not None:
+            query = query.where(TrialRow.split == split)
+        with self._sessions.read() as session:
+            return session.exec(query).one()
+
+    def examples(
+        self, study_id: str, trial_no: int, limit: int, after: int | None = None, outcome: Outcome | None = None
+    ) -> Sequence[tuple[int, ExampleEvidence]]:
+        """A trial's evidence in the order it was recorded, with its places, at most `limit` examples.
+
+        Args:
+            study_id: which study.
+            trial_no: which of its trials; none where there is no such.
+            limit: how many at most.
+            after: only at places above this.
+            outcome: only examples that this became of.
+        """
+        query = select(EvidenceRow).where(EvidenceRow.study_id == study_id, EvidenceRow.trial_no == trial_no)
+        if after is not None:
+            query = query.where(EvidenceRow.position > after)
+        if outcome is not None:
+            query = query.where(*_OUTCOMES[outcome])
+        with self._sessions.read() as session:
+            rows = session.exec(query.order_by(col(EvidenceRow.position)).limit(limit))
+            return [(row.position, evidence_of(row)) for row in rows]
+
+    def example(self, study_id: str, trial_no: int, example_id: str) -> ExampleEvidence:
+        """A trial's evidence on one example.
+
+        Raises:
+            NotFound: the trial has none of this id, or there is no such trial.
+        """
+        with self._sessions.read() as session:
+            row = session.get(EvidenceRow, (study_id, trial_no, example_id))
+            if row is None:
+                raise NotFound(f"trial {trial_no} of study {study_id!r} has no evidence on an example {example_id!r}")
+            return evidence_of(row)
+
+    def outcomes(self, study_id: str, trial_no: int) -> dict[Outcome, int]:
+        """How many of a trial's examples ended how; those that none did are left out."""
+        counts = [func.count().filter(*conditions) for conditions in _OUTCOMES.values()]
+        query = select(*counts).where(EvidenceRow.study_id == study_id, EvidenceRow.trial_no == trial_no)
+        with self._sessions.read() as session:
+            found = session.connection().execute(query).one()
+        return {outcome: int(count) for outcome, count in zip(_OUTCOMES, found, strict=True) if count}
 
     def curves(self, study_id: str, numbers: Sequence[int]) -> dict[int, Mapping[str, tuple[KPoint, ...]]]:
         """Curves by trial number, of those of the trials that there are."""

@@ -17,6 +17,7 @@ from env.fleet.processes import process_exists
 from planner.archive import WorkerRecord
 from planner.archive.sessions import utc_now
 from planner.durable.jobs import STUDY, Jobs, run_of
+from planner.durable.scheduled_runs import ALERTS, RUNS
 from planner.durable.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ BEAT_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 """How often studies are looked for that should run and are in no queue."""
 
-SCHEDULED = "scheduled_study"
+OTHERS = {"schedule_run": RUNS, "schedule_run_end": RUNS, "deliver_alert": ALERTS}
+"""Workflows that are taken over as they are, by name, and the queues they belong in."""
 
 
 class Silence:
@@ -134,7 +136,7 @@ class Reaper:
             if name == STUDY:
                 self._jobs.requeue(self._archive, *run_of(workflow_id))
             else:
-                DBOS.resume_workflow(workflow_id)
+                DBOS.resume_workflow(workflow_id, queue_name=OTHERS[name])
         for worker in workers:
             if worker.executor_id not in live and worker.executor_id != self._worker.executor_id:
                 self._archive.workers.remove(worker.executor_id)
@@ -197,5 +199,5 @@ def restart(worker: Worker, jobs: Jobs, study_id: str, epoch: int) -> None:
 
 def _orphans(live: Collection[str]) -> list[tuple[str, str]]:
     """(id, name) of started workflows whose executor is not alive."""
-    pending = DBOS.list_workflows(status="PENDING", name=[STUDY, SCHEDULED], load_input=False, load_output=False)
+    pending = DBOS.list_workflows(status="PENDING", name=[STUDY, *OTHERS], load_input=False, load_output=False)
     return [(w.workflow_id, w.name) for w in pending if w.executor_id not in live]

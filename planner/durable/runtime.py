@@ -1,4 +1,4 @@
-"""Runs queued studies in this process, and is the place to submit, pause, cancel and schedule them."""
+"""Runs queued studies and schedules in this process, and is the place to submit, pause and cancel studies."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import os
 import socket
 import time
 import uuid
-from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dbos import DBOS, DBOSConfig
 from sqlalchemy.exc import SQLAlchemyError
 
 from env.errors import ApportionError
 from env.spec import StudySpec
-from planner.archive import Archive, ArchiveError, ScheduleRecord, StudyRecord, open_archive
+from planner.archive import Archive, ArchiveError, StudyRecord, open_archive
 from planner.archive.studies import DEFAULT_PRIORITY, DEFAULT_QUEUE
 from planner.durable.jobs import (
     APPLICATION,
     APPLICATION_VERSION,
     IDLE_TRANSACTION_S,
+    POLL_SECONDS,
     Jobs,
     JobSettings,
     QueueState,
@@ -32,8 +31,10 @@ from planner.durable.jobs import (
 )
 from planner.durable.reaper import Reaper, restart
 from planner.durable.requests import request_cancel, request_pause
+from planner.durable.scheduled_runs import CONCURRENT
+from planner.durable.schedules import Ticker
 from planner.durable.worker import Worker
-from planner.durable.workflows import bind, scheduled_study, unbind
+from planner.durable.workflows import bind, unbind
 
 MARGIN_S = 6.0
 """How long studies may take to end after they were cut off, before the process leaves without them."""
@@ -58,6 +59,7 @@ class Runtime:
         self._work = work
         self.executor_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._worker = Worker(self.archive, self.executor_id)
+        self._ticker = Ticker(self.archive)
 
     def launch(self) -> Self:
         """Start DBOS, beat, take over what dead workers left, begin to work.
@@ -83,7 +85,7 @@ class Runtime:
         if not self._work:
             DBOS.listen_queues([])
         elif self.settings.queues:
-            DBOS.listen_queues(list(self.settings.queues))
+            DBOS.listen_queues([*self.settings.queues, *CONCURRENT])
         try:
             if self._work:
                 self.archive.workers.beat(self.executor_id, socket.gethostname(), os.getpid())
@@ -93,9 +95,12 @@ class Runtime:
             own_fleet = fleet_queue()
             if own_fleet is not None:
                 self._jobs.register(own_fleet)
+            for queue, concurrent in CONCURRENT.items():
+                DBOS.register_queue(queue, worker_concurrency=concurrent, polling_interval_sec=POLL_SECONDS)
             self._reaper = Reaper(self._worker, self._jobs, self.settings.dead_s)
             if self._work:
                 self._reaper.start()
+                self._ticker.start()
         except SQLAlchemyError as error:
             raise ArchiveError(f"the jobs database cannot be used: {type(error).__name__}") from error
         return self
@@ -123,6 +128,7 @@ class Runtime:
         """Stop working and hand the studies in flight to the other workers, or to the next that starts."""
         self.drain()
         if self._work:
+            self._ticker.stop()
             self._reaper.stop()
         DBOS.destroy(workflow_completion_timeout_sec=0)
         if self._work:
@@ -222,58 +228,4 @@ class Runtime:
 
     def queues(self) -> list[QueueState]:
         """Every queue: how many studies wait and run, and its limits."""
-        return self._jobs.queues(self.archive)
-
-    # Schedules ---------------------------------------------------------------------------------------------------
-
-    def schedule(self, name: str, spec: StudySpec, cron: str, timezone: str) -> ScheduleRecord:
-        """Queue a study each time a cron expression fires.
-
-        Args:
-            name: unique; an existing schedule of that name is replaced.
-            spec: a checked spec.
-            cron: five fields, or six with seconds first.
-            timezone: IANA name.
-
-        Raises:
-            ApportionError: an unknown time zone or a cron expression that does not parse.
-        """
-        check_cron(cron, timezone)
-        record = self.archive.schedules.put(name, spec.model_dump(mode="json"), cron, timezone)
-        if DBOS.get_schedule(name) is not None:
-            DBOS.delete_schedule(name)
-        DBOS.create_schedule(
-            schedule_name=name, workflow_fn=scheduled_study, schedule=cron, context=name, cron_timezone=timezone
-        )
-        return record
-
-    def unschedule(self, name: str) -> bool:
-        """Delete a schedule; False where there is none. Studies it queued stay."""
-        if DBOS.get_schedule(name) is not None:
-            DBOS.delete_schedule(name)
-        return self.archive.schedules.delete(name)
-
-
-def check_cron(cron: str, timezone: str) -> None:
-    """Raise ApportionError where a cron expression or a time zone is not valid.
-
-    A schedule that never fires (30 February) is refused too.
-    """
-    from croniter import croniter
-
-    try:
-        zone = ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ApportionError(f"timezone: no time zone {timezone!r}; use an IANA name such as Europe/Berlin") from None
-    try:
-        fields = cron.split()
-        if len(fields) not in (5, 6):
-            raise ValueError(f"{len(fields)} fields")
-        start = datetime.now(zone)
-        following = croniter(cron, start, second_at_beginning=len(fields) == 6).get_next(datetime)
-        if following - start > timedelta(days=366 * 5):
-            raise ValueError("it does not fire within five years")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ApportionError(
-            f"cron: {cron!r} is no cron expression of five fields, or six with seconds first ({error})"
-        ) from None
+        return [queue for queue in self._jobs.queues(self.archive) if queue.name not in CONCURRENT]

@@ -130,7 +130,7 @@ def test_a_faulty_form_comes_back_with_its_entries_and_queues_nothing(service: S
     assert "kept-entry" in answer.text
     assert "is below the cheapest allocation" in answer.text
     assert 'href="#field-budget-plan-limit"' in answer.text
-    assert service.http.get("/api/v1/studies", params={"name": "kept-entry"}).json()["studies"] == []
+    assert service.http.get("/api/v1/studies", params={"name": "kept-entry"}).json()["items"] == []
 
 
 def test_what_a_form_or_a_data_set_says_is_escaped(service: Service, texts: Texts) -> None:

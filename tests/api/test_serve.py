@@ -9,16 +9,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.api.service import long_spec, until, write_models
+from tests.api.service import long_spec, tiny_spec, until, write_models
 
 START = (
     "from api.serve import serve; from api.settings import Settings; from pathlib import Path; import sys\n"
     "serve(Settings(home=Path(sys.argv[1]), host='127.0.0.1', port=0))"
 )
+
+
+def with_server(base_url: str) -> dict[str, Any]:
+    """A spec whose model is on a server."""
+    spec = tiny_spec()
+    spec["pipeline"]["models"]["tiny"] = {"backend": "openai", "base_url": base_url, "model": "m", "parameters": 1e9}
+    return spec
 
 
 @pytest.fixture
@@ -40,6 +48,8 @@ def test_a_signal_ends_the_service_in_order_while_a_study_runs(
     found = re.search(r"http://127\.0\.0\.1:\d+", line)
     assert found, line + process.stdout.read()
     with httpx.Client(base_url=found.group(), timeout=20) as http:
+        refused = http.post("/api/v1/spec/check", json=with_server("http://10.0.0.1:8000/v1")).json()["faults"]
+        assert [fault["path"] for fault in refused] == ["pipeline.models.tiny.base_url"], "what others send is confined"
         study = http.post("/api/v1/studies", json=long_spec()).json()["id"]
         until(lambda: http.get(f"/api/v1/studies/{study}").json()["phase"] == "execute")
         with http.stream("GET", f"/api/v1/studies/{study}/events") as stream:

@@ -126,7 +126,7 @@ def test_faults_stand_beside_their_fields_with_the_entries_kept(visit: Open, ser
     page.screenshot(path=shots / "form-faults.png", full_page=True)
     page.locator("#summary a").first.click()
     expect(page.locator("#field-pipeline")).to_be_focused()
-    assert service.http.get("/api/v1/studies", params={"name": "kept"}).json()["studies"] == []
+    assert service.http.get("/api/v1/studies", params={"name": "kept"}).json()["items"] == []
 
 
 def test_a_running_study_shows_progress_and_stops_on_request(visit: Open, service: Service, shots: Path) -> None:
@@ -196,3 +196,14 @@ def test_the_form_works_with_the_keyboard_alone(visit: Open) -> None:
     page.locator("#field-name").focus()
     page.keyboard.press("Tab")
     expect(page.locator("#field-description")).to_be_focused()
+
+
+def test_the_switch_outvotes_the_system_and_is_remembered(visit: Open) -> None:
+    page = visit("/", color_scheme="light")
+    ground = "() => getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    page.get_by_role("button", name="Dark colours").click()
+    assert page.evaluate(ground) == "rgb(16, 21, 28)"
+    page.goto("/studies/new")
+    assert page.evaluate(ground) == "rgb(16, 21, 28)"
+    expect(page.get_by_role("button", name="Dark colours")).to_have_attribute("aria-pressed", "true")

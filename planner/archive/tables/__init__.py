@@ -12,7 +12,9 @@ from planner.archive.tables.bank import (
     TextRow,
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
-from planner.archive.tables.service import LeaseRow, ScheduleRow, StepRow, WorkerRow
+from planner.archive.tables.promotions import PromotionRow
+from planner.archive.tables.schedules import ScheduleAlertRow, ScheduleRow, ScheduleRunRow
+from planner.archive.tables.service import DatasetRow, LeaseRow, StepRow, WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
     EvidenceRow,
@@ -28,6 +30,7 @@ __all__ = [
     "AnswerRow",
     "ArchiveTable",
     "AuditRow",
+    "DatasetRow",
     "DrawRow",
     "EventRow",
     "EvidenceRow",
@@ -38,9 +41,12 @@ __all__ = [
     "OriginRow",
     "ParserRow",
     "PlanRow",
+    "PromotionRow",
     "PromptRow",
     "ProposalRow",
+    "ScheduleAlertRow",
     "ScheduleRow",
+    "ScheduleRunRow",
     "SessionRow",
     "SettingRow",
     "StepRow",

@@ -1,11 +1,12 @@
-"""Tables of those who run studies: workers and schedules."""
+"""Tables of those who run studies: the workers, and the data sets they are given."""
 
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field
 
-from planner.archive.columns import Json, UtcDateTime
+from planner.archive.columns import AnyText, Json, UtcDateTime
 from planner.archive.tables.base import ArchiveTable
 
 
@@ -21,18 +22,25 @@ class WorkerRow(ArchiveTable, table=True):
     last_beat: datetime = Field(sa_type=UtcDateTime, index=True)
 
 
-class ScheduleRow(ArchiveTable, table=True):
-    """A study that is run again and again."""
+class DatasetRow(ArchiveTable, table=True):
+    """One uploaded data set; its rows are a file below the data root."""
 
-    __tablename__ = "schedules"
+    __tablename__ = "datasets"
 
     name: str = Field(primary_key=True)
-    spec: dict[str, Any] = Field(sa_type=Json)
-    cron: str
-    timezone: str
+    digest: str
+    """SHA-256 of the file's bytes, hexadecimal."""
+
+    path: str = Field(unique=True, sa_type=AnyText)
+    """Below the data root."""
+
+    rows: int
+    bytes: int = Field(sa_type=BigInteger)
+    fields: list[str] = Field(sa_type=Json)
+    """Names that prompts may use, in the order they were first met."""
+
+    uploaded_as: str
     created_at: datetime = Field(sa_type=UtcDateTime)
-    paused: bool
-    last_fired_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class LeaseRow(ArchiveTable, table=True):

@@ -38,6 +38,11 @@ class StudyRow(ArchiveTable, table=True):
 
     idempotency_key: str | None = Field(default=None, unique=True)
     schedule_name: str | None = Field(default=None, index=True)
+    notes: str = Field(default="", sa_type=AnyText, sa_column_kwargs={"server_default": ""})
+    """What people wrote about it."""
+
+    pipeline_digest: str = Field(default="", index=True, sa_column_kwargs={"server_default": ""})
+    """See `planner.archive.pipelines.pipeline_digest`; empty where the spec has none."""
 
 
 class ProposalRow(ArchiveTable, table=True):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 MAX_WAIT_S = 30.0
+_CONNECTIONS = 8
 MOST_GROWTH = 8
 """How far the completion limit is raised, at most, for an LLM that thinks until the limit and never answers."""
 
@@ -189,14 +190,18 @@ class LlmClient:
     def _client(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI
 
+        from env.backends.openai_transport import open_http_client
+
         loop = asyncio.get_running_loop()
         if self._open is None or self._open[0] is not loop:
             # Connections belong to their event loop; those of a loop that ended are gone with it.
+            url, timeout = self._settings.base_url or OPENAI_URL, self._settings.timeout_s
             client = AsyncOpenAI(
                 api_key=self._settings.api_key,
-                base_url=self._settings.base_url or OPENAI_URL,
-                timeout=self._settings.timeout_s,
+                base_url=url,
+                timeout=timeout,
                 max_retries=0,
+                http_client=open_http_client(url, _CONNECTIONS, timeout, self._settings.egress),
             )
             self._open = (loop, client)
         return self._open[1]

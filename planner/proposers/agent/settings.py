@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from env.costs.money import read_prices
+from env.egress import Egress, EgressError, current
 from env.errors import ApportionError
 from env.spec.architecture import Price
 from env.spec.study import ProposerSpec
@@ -58,6 +59,9 @@ class LlmSettings:
     price: Price | None = None
     """None: what the LLM costs is not known, and no money is counted."""
 
+    egress: Egress | None = field(default=None, compare=False, repr=False)
+    """Which addresses may be reached; any where None, as for a URL that the operator states."""
+
     def dollars(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:
         """What a call costs; thinking is billed as completion, and counted there by the servers that think."""
         if self.price is None:
@@ -76,12 +80,13 @@ def resolve_llm(spec: ProposerSpec, environ: Mapping[str, str]) -> LlmSettings |
     meant, which needs a key; any other server is asked without one where there is none.
 
     Raises:
+        EgressError: the spec names a variable whose value it may not have sent.
         ApportionError: APPORTION_LLM_BASE_URL is not an http(s) URL, APPORTION_LLM_PRICE no price, or the price table
             cannot be read.
     """
     model = spec.model or environ.get(MODEL_VARIABLE, "").strip()
     base_url = spec.base_url or environ.get(BASE_URL_VARIABLE, "").strip() or None
-    key = environ.get(spec.api_key_env or KEY_VARIABLE, "").strip()
+    key = _key(spec, environ)
     if not model or (base_url is None and not key):
         return None
     if base_url is not None and not base_url.startswith(("http://", "https://")):
@@ -96,8 +101,22 @@ def resolve_llm(spec: ProposerSpec, environ: Mapping[str, str]) -> LlmSettings |
         reasoning_effort=spec.reasoning_effort,
         tools=spec.tools and spec.max_tool_calls > 0,
         max_tool_calls=spec.max_tool_calls,
+        egress=None if spec.base_url is None else current(),
         price=spec.price or _listed_price(spec.prices, model) or _stated_price(environ.get(PRICE_VARIABLE, "")),
     )
+
+
+def _key(spec: ProposerSpec, environ: Mapping[str, str]) -> str:
+    """The LLM's key. To a server that the spec names, the operator's own key is sent only where he allows it."""
+    variable = spec.api_key_env or KEY_VARIABLE
+    if spec.base_url is not None or spec.api_key_env is not None:
+        try:
+            current().check_key(variable, spec.base_url)
+        except EgressError:
+            if spec.api_key_env is not None:
+                raise
+            return ""
+    return environ.get(variable, "").strip()
 
 
 def _stated_price(text: str) -> Price | None:

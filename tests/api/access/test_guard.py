@@ -98,7 +98,7 @@ def test_a_form_without_the_visitors_token_is_refused(service: Service) -> None:
         for token in ("", "guessed"):
             answer = visitor.post("/studies/new", data={"form_token": token, "name": "forged"})
             assert answer.status_code == 403
-    assert service.http.get("/api/v1/studies", params={"name": "forged"}).json()["studies"] == []
+    assert service.http.get("/api/v1/studies", params={"name": "forged"}).json()["items"] == []
 
 
 def test_a_taken_port_is_named() -> None:

@@ -28,15 +28,17 @@ from planner.archive import (
 from planner.archive.columns import storable
 from planner.archive.migration import VERSION_TABLE
 from planner.archive.migrations.versions import revision_0003_compact_draws
+from planner.archive.pipelines import pipeline_digest
 from planner.archive.tables import ArchiveTable
 from tests.processes import Crowd
 
 ALLOCATION = json.dumps({"solve": {"model": "m", "strategy": "vote", "samples": 1}})
+OLD_SPEC = {"pipeline": {"name": "p", "stages": [{"name": "solve"}]}}
 OLD_ROWS: dict[str, list[dict[str, object]]] = {
     "studies": [
         {
-            "id": "s", "name": "s", "spec": "{}", "status": "done", "proposer": "", "seed": 3, "created_at": None,
-            "phase": "", "round": 0, "error": "", "cancel_requested": False,
+            "id": "s", "name": "s", "spec": json.dumps(OLD_SPEC), "status": "done", "proposer": "", "seed": 3,
+            "created_at": None, "phase": "", "round": 0, "error": "", "cancel_requested": False,
         }
     ],
     "trials": [
@@ -98,7 +100,9 @@ def test_what_an_earlier_revision_holds_survives_the_upgrade(engine: Engine, rev
     assert current_revision(engine) == revision
     migrate(engine)
     after = Archive(engine)
-    assert after.studies.get("s").seed == 3
+    study = after.studies.get("s")
+    assert (study.seed, study.spec, study.notes) == (3, OLD_SPEC, "")
+    assert study.pipeline_digest == pipeline_digest(OLD_SPEC)
     trial = after.trials.get("s", 0)
     assert (trial.score, trial.draws) == (0.5, None)
     assert (trial.spend.seconds, trial.spend.load_seconds) == (1.0, None), "not known apart of older trials"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008_jobs"
-down_revision = "0007_access"
+revision = "0011_jobs"
+down_revision = "0010_promotions"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,112 @@
+"""``apportion archive``: its state, migration, backup and restore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.command import output
+from api.command.session import settings_for
+from api.settings import Settings
+from planner.archive import current_revision, head_revision, migrate, open_engine
+from planner.archive.connection import label
+from planner.archive.totals import ArchiveTotals
+from planner.backup import Place, back_up
+from planner.backup import restore as put_back
+
+app = typer.Typer(no_args_is_help=True, help="The archive: its state, migration, backup and restore.")
+
+Home = Annotated[
+    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command()
+def status(home: Home = None, json: AsJson = False) -> None:
+    """Show where the archive is, its schema and what it holds; changes nothing."""
+    with output.explained_errors():
+        engine = open_engine(settings_for(home).archive_url)
+        try:
+            current, newest = current_revision(engine), head_revision()
+            totals = ArchiveTotals(engine).read() if current == newest else None
+        finally:
+            engine.dispose()
+        place = label(engine.url)
+        studies = dict(totals.studies) if totals else None
+        trials = sum(totals.trials.values()) if totals else None
+        if json:
+            told = {"place": place, "schema": current, "newest": newest, "studies": studies, "trials": trials}
+            output.print_json(told)
+            return
+        output.out.print(f"{place}: schema {current or 'none yet'} (newest {newest})", highlight=False)
+        if studies is None:
+            output.out.print("Run `apportion archive migrate` to bring it to the newest.", highlight=False)
+        else:
+            listed = ", ".join(f"{count} {name}" for name, count in sorted(studies.items())) or "none"
+            output.out.print(f"studies: {listed}; trials: {trials:,}", highlight=False)
+
+
+@app.command("migrate")
+def migrate_command(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 where a migration is due.")] = False,
+    home: Home = None,
+) -> None:
+    """Bring the archive's schema to this version's. Commands that write do so by themselves; back up first."""
+    with output.explained_errors():
+        engine = open_engine(settings_for(home).archive_url)
+        try:
+            before, newest = current_revision(engine), head_revision()
+            if not check:
+                migrate(engine)
+        finally:
+            engine.dispose()
+        if before == newest:
+            output.out.print(f"the archive is at {newest} already", highlight=False)
+        elif check:
+            output.out.print(f"the archive is at {before or 'no schema'}; {newest} is due", highlight=False)
+            raise typer.Exit(1)
+        else:
+            output.out.print(f"migrated from {before or 'no schema'} to {newest}", highlight=False)
+
+
+@app.command()
+def backup(
+    out: Annotated[Path, typer.Argument(help="File to write, such as apportion-2026-11-24.tar.")],
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Copy archive, jobs and data sets into one file, while the service may be running."""
+    with output.explained_errors():
+        manifest = back_up(_place(settings_for(home)), out)
+        if json:
+            output.print_json({"file": out, "bytes": out.stat().st_size, **output.plain(manifest)})
+        else:
+            size = f"{out.stat().st_size / 1e6:,.1f} MB"
+            output.out.print(f"Wrote {out} ({size}; schema {manifest.schema})", highlight=False)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A file that `apportion archive backup` wrote.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where an archive is: SQLite files are moved aside, tables replaced.")
+    ] = False,
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Put a backup in place; stop the service and its workers first. Unfinished studies go on at the next start."""
+    with output.explained_errors():
+        manifest, aside = put_back(source, _place(settings_for(home)), force)
+        if json:
+            output.print_json({"restored": manifest, "moved_aside": aside})
+            return
+        for moved in aside:
+            output.out.print(f"moved aside: {moved}", highlight=False)
+        output.out.print(f"Restored the backup of {manifest.created_at} (schema {manifest.schema})", highlight=False)
+
+
+def _place(settings: Settings) -> Place:
+    return Place(settings.archive_url, settings.queue_url, settings.home / "datasets")
