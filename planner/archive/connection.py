@@ -147,7 +147,8 @@ def _json_text(value: object) -> str:
 def _prepare_folder(url: URL) -> None:
     folder = Path(str(url.database)).absolute().parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # What studies saw is nobody else's business; a folder that is there already keeps its permissions.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ArchiveError(
             f"the archive's folder {folder} cannot be created ({error.strerror}); name a writable one"
