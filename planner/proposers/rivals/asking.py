@@ -76,7 +76,7 @@ class LlmRival(ABC):
         """At most `count` suggestions; none, and an exchange with an error, where the LLM gave none."""
         prompt = self._prompt(template, trials, {"count": count, **values})
         exchange = await self._ask(prompt, self._proposals_form)
-        found = () if exchange.error else read_proposals(exchange.reply, count)
+        found = () if exchange.error else read_proposals(exchange.reply, count) or ()
         if not found and not exchange.error:
             exchange = replace(exchange, error="no proposals could be read in the reply")
         return tuple(replace(p, origin=self.kind) for p in found), self._open_accounts().keep(exchange)
