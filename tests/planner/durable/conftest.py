@@ -35,7 +35,7 @@ class GatedDice(DiceBackend):
 
     async def generate(self, requests: Sequence[DrawRequest]) -> AsyncIterator[Settled | Failed]:
         self._gate.asked += 1
-        while not self._gate.open.is_set():
+        while not self._gate.open.is_set():  # noqa: ASYNC110 - opened from another thread
             await asyncio.sleep(0.02)
         async for outcome in super().generate(requests):
             yield outcome
