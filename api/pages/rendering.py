@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ import plotly
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.graph_objects import Figure
 
 from api.access.callers import NOBODY, Caller
 from api.pages.navigation import navigation
@@ -21,7 +24,7 @@ from api.problems import Refused
 from planner.archive import TrialRecord
 from planner.loop.conclude import TEST_TRIALS
 from planner.plans import amount
-from planner.plans.wording import count, score, signed
+from planner.plans.wording import count, duration, score, share, signed
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
@@ -40,7 +43,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     env.globals.update(asset=asset, token_field=TOKEN_FIELD)
-    env.filters.update(amount=amount, score=score, signed=signed, count=count, moment=_moment, number=_number)
+    env.filters.update(amount=amount, score=score, signed=signed, count=count, duration=duration, share=share, moment=_moment, number=_number)
     return env
 
 
@@ -94,6 +97,12 @@ def _form_token(request: Request) -> str:
 def _caller(request: Request) -> Caller:
     found: Caller = getattr(request.state, "caller", NOBODY)
     return found
+
+
+def figures_response(figures: Mapping[str, Figure]) -> Response:
+    """Figures by the id of their place, for the page's script."""
+    text = ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in figures.items())
+    return Response(f"{{{text}}}", media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def asset(name: str) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from planner.archive.access import Tokens
 from planner.archive.bank import SqlSampleBank
+from planner.archive.browsing import Browsing
 from planner.archive.connection import label, open_engine
 from planner.archive.events import Events
 from planner.archive.guidelines import Guidelines
@@ -41,6 +42,7 @@ class Archive:
         self.bank = SqlSampleBank(engine)
         self.studies = Studies(sessions)
         self.trials = Trials(sessions)
+        self.browsing = Browsing(sessions)
         self.proposals = Proposals(sessions)
         self.guidelines = Guidelines(sessions)
         self.plans = Plans(sessions)
