@@ -18,7 +18,7 @@ from api.access.hosts import host_refusal, is_loopback, origin_refusal
 from api.access.policy import AccessPolicy
 from api.access.scopes import SAFE_METHODS, rule_for, scope_refusal, suffices
 from api.bodies import MAX_BODY_BYTES
-from api.problems import problem_of, respond, wants_page
+from api.problems import OtherShape, problem_of, respond, wants_page
 from planner.archive import Archive, ArchiveError
 
 __all__ = ["Guard", "is_loopback"]
@@ -33,12 +33,27 @@ class Guard:
     """ASGI middleware around the whole application; what it lets through finds its caller in ``request.state``."""
 
     def __init__(
-        self, app: ASGIApp, archive: Archive, policy: AccessPolicy | None = None, max_body: int = MAX_BODY_BYTES
+        self,
+        app: ASGIApp,
+        archive: Archive,
+        policy: AccessPolicy | None = None,
+        max_body: int = MAX_BODY_BYTES,
+        other: OtherShape | None = None,
     ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: the application.
+            archive: keeps the tokens.
+            policy: who may ask; whoever is on this machine where not given.
+            max_body: most bytes of a request's body.
+            other: answers refusals in another protocol's shape where a path speaks one.
+        """
         self._app = app
         self._policy = policy or AccessPolicy()
         self._callers = Callers(archive, self._policy.tokens_needed)
         self._max_body = max_body
+        self._other = other
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through or answer it with a problem."""
@@ -71,13 +86,16 @@ class Guard:
         except HTTPException as error:
             if error.status_code == 401 and scope["method"] in SAFE_METHODS and wants_page(Request(scope)):
                 return RedirectResponse(login_address(scope), 303, {"Cache-Control": "no-store"})
-            return respond(problem_of(error), dict(error.headers or {}))
+            return self._shaped(scope, error) or respond(problem_of(error), dict(error.headers or {}))
         except ArchiveError as error:
             log.error("%s %s: %s", scope["method"], scope["path"], error)
-            return respond(problem_of(error))
+            return self._shaped(scope, error) or respond(problem_of(error))
         state: dict[str, Any] = scope.setdefault("state", {})
         state.update(caller=caller, callers=self._callers, access=self._policy)
         return None
+
+    def _shaped(self, scope: Scope, error: Exception) -> Response | None:
+        return None if self._other is None else self._other(Request(scope), error, problem_of(error))
 
     async def _checked(self, scope: Scope) -> Caller:
         """Who sent a request.

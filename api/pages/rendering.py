@@ -25,6 +25,7 @@ from planner.archive import TrialRecord
 from planner.loop.conclude import TEST_TRIALS
 from planner.plans import amount
 from planner.plans.wording import count, duration, score, share, signed
+from planner.schedules.revalidation import REVALIDATIONS
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
@@ -128,5 +129,7 @@ def _moment(value: datetime) -> str:
 
 
 def _number(trial: TrialRecord) -> str:
-    """A trial's number for people; those on the sealed split are counted apart."""
+    """A trial's number for people; those on the sealed split and re-validations are counted apart."""
+    if trial.split == "revalidation":
+        return f"re-validation {trial.trial_no - REVALIDATIONS + 1}"
     return f"test {trial.trial_no - TEST_TRIALS + 1}" if trial.split == "test" else str(trial.trial_no)

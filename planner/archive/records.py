@@ -12,7 +12,9 @@ from env.allocation import Allocation
 from env.execution.evidence import Spend
 
 StudyStatus = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
-Split = Literal["search", "test"]
+Split = Literal["search", "test", "revalidation"]
+"""Which examples a trial ran on; a re-validation runs on those of the search, with draws of its own."""
+
 SearchLedger = Literal[
     "search", "search_tokens", "search_flops", "search_gpu_seconds", "search_dollars", "search_wall_seconds"
 ]
@@ -204,6 +206,28 @@ class PlanRecord:
 
     created_at: datetime
 
+    @property
+    def id(self) -> str:
+        """What names this plan: the study's id, with ``:best`` behind it where it is not the chosen one."""
+        return self.study_id if self.kind == "chosen" else f"{self.study_id}:{self.kind}"
+
+
+@dataclass(frozen=True)
+class PromotionRecord:
+    """One moment at which a name was given to a plan."""
+
+    name: str
+    study_id: str
+    kind: PlanKind
+    promoted_at: datetime
+    promoted_by: str
+    """Who did it, as far as known."""
+
+    @property
+    def plan_id(self) -> str:
+        """See `PlanRecord.id`."""
+        return self.study_id if self.kind == "chosen" else f"{self.study_id}:{self.kind}"
+
 
 @dataclass(frozen=True)
 class LedgerEntry:
@@ -273,16 +297,3 @@ class WorkerRecord:
     pid: int
     started_at: datetime
     last_beat: datetime
-
-
-@dataclass(frozen=True)
-class ScheduleRecord:
-    """A study that is run again and again."""
-
-    name: str
-    spec: Mapping[str, Any]
-    cron: str
-    timezone: str
-    created_at: datetime
-    paused: bool
-    last_fired_at: datetime | None

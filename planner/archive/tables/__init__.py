@@ -12,7 +12,9 @@ from planner.archive.tables.bank import (
     TextRow,
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
-from planner.archive.tables.service import DatasetRow, ScheduleRow, WorkerRow
+from planner.archive.tables.promotions import PromotionRow
+from planner.archive.tables.schedules import ScheduleAlertRow, ScheduleRow, ScheduleRunRow
+from planner.archive.tables.service import DatasetRow, WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
     EvidenceRow,
@@ -38,9 +40,12 @@ __all__ = [
     "OriginRow",
     "ParserRow",
     "PlanRow",
+    "PromotionRow",
     "PromptRow",
     "ProposalRow",
+    "ScheduleAlertRow",
     "ScheduleRow",
+    "ScheduleRunRow",
     "SessionRow",
     "SettingRow",
     "StudyRow",
