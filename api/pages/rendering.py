@@ -44,7 +44,16 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     env.globals.update(asset=asset, token_field=TOKEN_FIELD)
-    env.filters.update(amount=amount, score=score, signed=signed, count=count, duration=duration, share=share, moment=_moment, number=_number)
+    env.filters.update(
+        amount=amount,
+        score=score,
+        signed=signed,
+        count=count,
+        duration=duration,
+        share=share,
+        moment=_moment,
+        number=_number,
+    )
     return env
 
 

@@ -84,9 +84,7 @@ def study_live(request: Request, study: StudyDep, archive: ArchiveDep, query: St
 
 
 @router.get("/studies/{study_id}/figures.json")
-def study_figures_json(
-    study: StudyDep, archive: ArchiveDep, query: StudyQueryDep, theme: Theme = "light"
-) -> Response:
+def study_figures_json(study: StudyDep, archive: ArchiveDep, query: StudyQueryDep, theme: Theme = "light") -> Response:
     """The figures of a study's page."""
     return figures_response(study_figures(archive, study, query, theme))
 

@@ -183,7 +183,8 @@ def study_figures(archive: Archive, study: StudyRecord, query: StudyQuery, theme
 
 def thinned(points: Sequence[TrialPoint], kept: Collection[int], most: int = DRAWN_TRIALS) -> set[int]:
     """Numbers of the scored trials that a figure shows: those that are to be kept, every improvement, and of the others
-    as many as there is room for, evenly over the search."""
+    as many as there is room for, evenly over the search.
+    """
     scored = [p for p in points if p.score is not None]
     if len(scored) <= most:
         return {p.trial_no for p in scored}

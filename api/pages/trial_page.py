@@ -51,7 +51,13 @@ def trial_page(
         counts=counts,
         unseen=_unseen(trial),
         cells=[
-            (word := outcome_word(cell.status, cell.realised), SIGNS[word], cell.example_id, cell.score, _step(cell.score))
+            (
+                word := outcome_word(cell.status, cell.realised),
+                SIGNS[word],
+                cell.example_id,
+                cell.score,
+                _step(cell.score),
+            )
             for cell in cells
         ],
         most_cells=SHOWN_CELLS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from sqlalchemy import func, select, true
 from sqlmodel import col
@@ -74,7 +74,7 @@ class Browsing:
         query = select(*(t[name] for name in names), func.coalesce(t.load_seconds, 0.0))
         query = query.where(t.study_id == study_id, t.trial_no > after).order_by(t.trial_no)
         with self._sessions.read() as session:
-            return [TrialPoint(*row) for row in session.connection().execute(query)]
+            return [TrialPoint(*tuple[Any, ...](row)) for row in session.connection().execute(query)]
 
     def sorted(
         self,
@@ -140,7 +140,9 @@ class Browsing:
     def refused(self, study_id: str) -> int:
         """How many proposals of a study were refused; calls of the agent's LLM are none."""
         query = select(func.count()).where(
-            col(ProposalRow.study_id) == study_id, col(ProposalRow.verdict) == "refused", col(ProposalRow.origin) != "call"
+            col(ProposalRow.study_id) == study_id,
+            col(ProposalRow.verdict) == "refused",
+            col(ProposalRow.origin) != "call",
         )
         with self._sessions.read() as session:
             return int(session.connection().execute(query).scalar_one())

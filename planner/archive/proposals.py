@@ -97,7 +97,6 @@ class Proposals:
         with self._sessions.read() as session:
             return [_record(row) for row in session.exec(query.order_by(*map(col, place)).limit(limit))]
 
-
     def newest_refused(self, study_id: str, limit: int) -> Sequence[ProposalRecord]:
         """The last refused proposals of a study, the newest first, without prompts; calls of the LLM are none."""
         place = (ProposalRow.round, ProposalRow.attempt, ProposalRow.position)

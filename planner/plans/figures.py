@@ -175,7 +175,9 @@ def allocation_bars(document: PlanDocument, theme: Theme = "light") -> Figure:
         theme: of the page around it.
     """
     colours = colours_of(theme)
-    figure = blank_figure(colours, f"share of the plan's {amount(document.predicted_cost, document.unit)} per query", "")
+    figure = blank_figure(
+        colours, f"share of the plan's {amount(document.predicted_cost, document.unit)} per query", ""
+    )
     total = document.predicted_cost or 1.0
     stages = list(reversed(document.stages))
     figure.add_trace(
