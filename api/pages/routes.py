@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated
 
 import plotly
@@ -14,11 +14,11 @@ from starlette.types import Scope
 
 from api.dependencies import ArchiveDep, StudyDep
 from api.pages import example_page, fleet_page, forms, schedules, trial_page
-from api.pages.rendering import STATIC, figures_response, kept, render
+from api.pages.rendering import FRESH, STATIC, figures_json, kept, render
 from api.pages.study_query import StudyQuery
 from api.pages.study_view import study_figures, study_view
 from api.routes.studies import plan_of
-from planner.archive import StudyStatus
+from planner.archive import Archive, StudyStatus
 from planner.plans.figures import Theme
 
 PAGE_SIZE = 25
@@ -85,8 +85,17 @@ def study_live(request: Request, study: StudyDep, archive: ArchiveDep, query: St
 
 @router.get("/studies/{study_id}/figures.json")
 def study_figures_json(study: StudyDep, archive: ArchiveDep, query: StudyQueryDep, theme: Theme = "light") -> Response:
-    """The figures of a study's page."""
-    return figures_response(study_figures(archive, study, query, theme))
+    """The figures of a study's page; drawn again only where the study has changed."""
+    changed = (*archive.studies.sizes(study.id), study.status)
+    return Response(
+        _drawn(archive, study.id, changed, query.stage, theme), media_type="application/json", headers=FRESH
+    )
+
+
+@lru_cache(maxsize=32)
+def _drawn(archive: Archive, study_id: str, changed: tuple[object, ...], stage: str, theme: Theme) -> str:
+    figures = study_figures(archive, archive.studies.get(study_id), StudyQuery(stage=stage), theme)
+    return figures_json(figures)
 
 
 @router.get("/api")

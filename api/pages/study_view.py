@@ -32,7 +32,7 @@ from planner.plans.figures import (
 from planner.plans.ladders import Comparison, own_comparison
 from planner.plans.timeline import timeline_figure
 
-DRAWN_TRIALS = 500
+DRAWN_TRIALS = 300
 """Points of a figure at most; those that decide what it says are always among them."""
 
 SHOWN_ROUNDS = 10
@@ -182,8 +182,9 @@ def study_figures(archive: Archive, study: StudyRecord, query: StudyQuery, theme
 
 
 def thinned(points: Sequence[TrialPoint], kept: Collection[int], most: int = DRAWN_TRIALS) -> set[int]:
-    """Numbers of the scored trials that a figure shows: those that are to be kept, every improvement, and of the others
-    as many as there is room for, evenly over the search.
+    """Numbers of the scored trials that a figure shows.
+
+    Those that are to be kept, every improvement, and of the others as many as there is room for, evenly spread.
     """
     scored = [p for p in points if p.score is not None]
     if len(scored) <= most:
