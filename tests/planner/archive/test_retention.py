@@ -46,18 +46,38 @@ def test_studies_that_names_and_schedules_stand_on_stay(archive: Archive) -> Non
             table_of(ScheduleRow)
             .insert()
             .values(
-                name="nightly", spec={}, cron="0 3 * * *", timezone="UTC", overlap="skip", missed="skip",
-                keep_runs=10, incumbent_study="incumbent", created_at=utc_now(), paused=False, version=1, updated_at=utc_now(),
+                name="nightly",
+                spec={},
+                cron="0 3 * * *",
+                timezone="UTC",
+                overlap="skip",
+                missed="skip",
+                keep_runs=10,
+                incumbent_study="incumbent",
+                created_at=utc_now(),
+                paused=False,
+                version=1,
+                updated_at=utc_now(),
+                considered_until=utc_now(),
             )
-        )  # fmt: skip
+        )
         connection.execute(
             table_of(ScheduleRunRow)
             .insert()
             .values(
-                id="r1", schedule_name="nightly", number=1, due=utc_now(), cause="cron", status="ended", reason="", cancel_requested=False, seed=0, created_at=utc_now(),
+                id="r1",
+                schedule_name="nightly",
+                number=1,
+                due=utc_now(),
+                cause="cron",
+                status="ended",
+                reason="",
+                cancel_requested=False,
+                seed=0,
+                created_at=utc_now(),
                 incumbent_study="checked",
             )
-        )  # fmt: skip
+        )
     removed = RetentionRuns(archive).apply(Retention(studies_days=1), now=utc_now() + timedelta(days=2))
     assert (removed.studies, removed.protected) == (("free",), 4)
     assert ids(archive) == {"named", "once-named", "incumbent", "checked"}
