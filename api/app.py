@@ -17,7 +17,20 @@ from api.observing.process import apportion_version
 from api.observing.requests import ObservedRequests
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
-from api.routes import estimate, events, health, learnt, metrics, notes, reports, schedules, spec, studies, trials
+from api.routes import (
+    audit,
+    estimate,
+    events,
+    health,
+    learnt,
+    metrics,
+    notes,
+    reports,
+    schedules,
+    spec,
+    studies,
+    trials,
+)
 from api.routes.spec_bodies import described
 from planner.durable import Runtime
 
@@ -50,7 +63,7 @@ def create_app(runtime: Runtime, counted: Metrics | None = None, access: AccessP
     app.state.runtime = runtime
     app.state.metrics = counted or Metrics(runtime.archive)
     rest = APIRouter(prefix="/api/v1")
-    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate):
+    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate, audit):
         rest.include_router(subject.router)
     app.include_router(rest)
     app.include_router(health.router)

@@ -10,6 +10,7 @@ from typing import Self
 from sqlalchemy import Engine
 
 from planner.archive.access import Tokens
+from planner.archive.audit import Audit
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import label, open_engine
 from planner.archive.events import Events
@@ -50,6 +51,7 @@ class Archive:
         self.workers = Workers(sessions)
         self.schedules = Schedules(sessions)
         self.tokens = Tokens(sessions)
+        self.audit = Audit(sessions)
 
     @property
     def place(self) -> str:
