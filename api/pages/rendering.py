@@ -16,12 +16,14 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api.access.callers import NOBODY, Caller
+from api.pages.navigation import navigation
 from api.problems import Refused
 from env.secrets import redact
 from planner.archive import TrialRecord
 from planner.loop.conclude import TEST_TRIALS
 from planner.plans import amount
 from planner.plans.wording import count, score, signed
+from planner.schedules.revalidation import REVALIDATIONS
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
@@ -52,7 +54,14 @@ def render(request: Request, template: str, code: int = 200, **context: Any) -> 
     html = (
         environment()
         .get_template(template)
-        .render(token=token, path=request.url.path, visitor=visitor, scope=visitor.scope, **context)
+        .render(
+            token=token,
+            path=request.url.path,
+            visitor=visitor,
+            scope=visitor.scope,
+            navigation=navigation(request),
+            **context,
+        )
     )
     response = HTMLResponse(redact(html), code, {"Cache-Control": "no-store"})
     if not held:
@@ -112,5 +121,7 @@ def _moment(value: datetime) -> str:
 
 
 def _number(trial: TrialRecord) -> str:
-    """A trial's number for people; those on the sealed split are counted apart."""
+    """A trial's number for people; those on the sealed split and re-validations are counted apart."""
+    if trial.split == "revalidation":
+        return f"re-validation {trial.trial_no - REVALIDATIONS + 1}"
     return f"test {trial.trial_no - TEST_TRIALS + 1}" if trial.split == "test" else str(trial.trial_no)

@@ -18,7 +18,7 @@ from api.dependencies import ArchiveDep, RuntimeDep
 from api.pages.forms import FormTexts
 from api.pages.rendering import render
 from api.problems import Refused
-from api.routes.schedules import create_schedule
+from api.schedule_plans import enter_schedule
 from api.schemas import ScheduleCreate
 from env.spec import Fault, SpecError, StudySpec
 from env.spec.faults import faults_of
@@ -44,7 +44,7 @@ def add(request: Request, texts: FormTexts, runtime: RuntimeDep) -> Response:
     """Enter a schedule, or show the form again with its faults."""
     values = {name: texts.get(name, "").replace("\r\n", "\n") for name in FIELDS}
     try:
-        create_schedule(runtime, _read(values))
+        enter_schedule(runtime.archive, _read(values))
     except SpecError as error:
         return _page(request, runtime.archive, values, error.faults)
     except Refused as error:
@@ -55,7 +55,7 @@ def add(request: Request, texts: FormTexts, runtime: RuntimeDep) -> Response:
 @router.post("/{name}/delete")
 def delete(name: str, texts: FormTexts, runtime: RuntimeDep) -> RedirectResponse:
     """Delete a schedule; the studies it queued stay."""
-    runtime.unschedule(name)
+    runtime.archive.schedules.delete(name)
     return RedirectResponse("/schedules", 303)
 
 

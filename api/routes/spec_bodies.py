@@ -96,8 +96,10 @@ def described(schema: dict[str, Any]) -> dict[str, Any]:
             if content.get("application/json", {}).get("schema") == {"$ref": SPEC_REF}:
                 content["application/json"]["example"] = demo_data()
                 content["application/yaml"]["example"] = demo_yaml()
+    for name in ("ScheduleCreate", "ScheduleFields"):
+        if name in components:
+            components[name]["properties"]["spec"] = {"$ref": SPEC_REF}
     create = components.get("ScheduleCreate")
     if create is not None:
-        create["properties"]["spec"] = {"$ref": SPEC_REF}
         create["example"] = {"name": "nightly", "cron": "0 3 * * *", "timezone": "Europe/Berlin", "spec": demo_data()}
     return schema

@@ -4,11 +4,23 @@ from api.schemas.base import AllocationPublic, Page, Public
 from api.schemas.estimates import CheapestPublic, CheckPublic, EstimatePublic, LedgerEstimate
 from api.schemas.health import HealthPublic
 from api.schemas.proposals import GuidelinePublic, LedgerEntryPublic, LedgerPublic, ProposalPublic
-from api.schemas.schedules import ScheduleCreate, ScheduleName, SchedulePublic
+from api.schemas.schedules import (
+    AlertPlan,
+    AlertPublic,
+    RunPublic,
+    ScheduleCreate,
+    ScheduleDetail,
+    ScheduleFields,
+    ScheduleName,
+    SchedulePatch,
+    SchedulePublic,
+)
 from api.schemas.studies import NotesPublic, PlanSummary, StudyClone, StudyDetail, StudyPublic
 from api.schemas.trials import CurvePoint, ExamplePublic, StageOutcomePublic, TrialDetail, TrialPublic
 
 __all__ = [
+    "AlertPlan",
+    "AlertPublic",
     "AllocationPublic",
     "CheapestPublic",
     "CheckPublic",
@@ -25,8 +37,12 @@ __all__ = [
     "PlanSummary",
     "ProposalPublic",
     "Public",
+    "RunPublic",
     "ScheduleCreate",
+    "ScheduleDetail",
+    "ScheduleFields",
     "ScheduleName",
+    "SchedulePatch",
     "SchedulePublic",
     "StageOutcomePublic",
     "StudyClone",

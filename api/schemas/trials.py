@@ -28,7 +28,7 @@ class TrialPublic(Public):
     """One allocation evaluated on one split. Costs are per query, in `unit`."""
 
     trial_no: int
-    split: Literal["search", "test"]
+    split: Literal["search", "test", "revalidation"]
     round: int
     allocation: AllocationPublic
     status: Literal["done", "failed", "cut"] = Field(

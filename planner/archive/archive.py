@@ -20,6 +20,7 @@ from planner.archive.migration import migrate, require_head
 from planner.archive.pipelines import Pipelines
 from planner.archive.plans import Plans
 from planner.archive.proposals import Proposals
+from planner.archive.schedule_runs import ScheduleAlerts, ScheduleRuns
 from planner.archive.schedules import Schedules
 from planner.archive.sessions import Sessions, serialise
 from planner.archive.studies import Studies
@@ -50,6 +51,8 @@ class Archive:
         self.events = Events(sessions)
         self.workers = Workers(sessions)
         self.schedules = Schedules(sessions)
+        self.schedule_runs = ScheduleRuns(sessions)
+        self.alerts = ScheduleAlerts(sessions)
         self.tokens = Tokens(sessions)
         self.audit = Audit(sessions)
 

@@ -12,7 +12,9 @@ from env.allocation import Allocation
 from env.execution.evidence import Spend
 
 StudyStatus = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
-Split = Literal["search", "test"]
+Split = Literal["search", "test", "revalidation"]
+"""Which examples a trial ran on; a re-validation runs on those of the search, with draws of its own."""
+
 SearchLedger = Literal[
     "search", "search_tokens", "search_flops", "search_gpu_seconds", "search_dollars", "search_wall_seconds"
 ]
@@ -273,16 +275,3 @@ class WorkerRecord:
     pid: int
     started_at: datetime
     last_beat: datetime
-
-
-@dataclass(frozen=True)
-class ScheduleRecord:
-    """A study that is run again and again."""
-
-    name: str
-    spec: Mapping[str, Any]
-    cron: str
-    timezone: str
-    created_at: datetime
-    paused: bool
-    last_fired_at: datetime | None

@@ -1,5 +1,5 @@
-"""Makes studies durable: DBOS workflows, the queue, schedules, heartbeat and takeover."""
+"""Makes studies and schedules durable: DBOS workflows, the queues, what fires schedules, heartbeat and takeover."""
 
-from planner.durable.runtime import Runtime, check_cron
+from planner.durable.runtime import Runtime
 
-__all__ = ["Runtime", "check_cron"]
+__all__ = ["Runtime"]

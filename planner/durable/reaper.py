@@ -14,7 +14,11 @@ from dbos import DBOS
 from env.errors import ApportionError
 from env.fleet.processes import process_exists
 from planner.archive import Archive, WorkerRecord
+from planner.durable.scheduled_runs import ALERTS, RUNS
 from planner.durable.workflows import STUDIES
+
+QUEUES = {"study": STUDIES, "schedule_run": RUNS, "schedule_run_end": RUNS, "deliver_alert": ALERTS}
+"""Where a workflow waits to be taken over, by its name."""
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +33,10 @@ def live_executors(workers: Iterable[WorkerRecord], now: datetime, host: str) ->
     return {w.executor_id for w in workers if w.last_beat >= recent and (w.host != host or process_exists(w.pid))}
 
 
-def orphans(live: Collection[str]) -> list[str]:
-    """Ids of started workflows whose executor is not alive."""
-    pending = DBOS.list_workflows(
-        status="PENDING", name=["study", "scheduled_study"], load_input=False, load_output=False
-    )
-    return [w.workflow_id for w in pending if w.executor_id not in live]
+def orphans(live: Collection[str]) -> dict[str, str]:
+    """Ids of started workflows whose executor is not alive, and the queues they belong in."""
+    pending = DBOS.list_workflows(status="PENDING", name=list(QUEUES), load_input=False, load_output=False)
+    return {w.workflow_id: QUEUES[w.name] for w in pending if w.executor_id not in live}
 
 
 class Reaper:
@@ -84,10 +86,10 @@ class Reaper:
             return []
         with self._archive.exclusive("reaper"):
             found = orphans(live_executors(self._archive.workers.list(), now, self._host))
-            for workflow_id in found:
+            for workflow_id, queue in found.items():
                 log.warning("taking over %s from a worker that died", workflow_id)
-                DBOS.resume_workflow(workflow_id, queue_name=STUDIES)
+                DBOS.resume_workflow(workflow_id, queue_name=queue)
         for worker in workers:
             if worker.executor_id not in live:
                 self._archive.workers.remove(worker.executor_id)
-        return found
+        return list(found)

@@ -1,4 +1,4 @@
-"""Runs queued studies in this process, and is the place to submit, cancel and schedule them."""
+"""Runs queued studies and schedules in this process, and is the place to submit and cancel studies."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import logging
 import os
 import socket
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy.exc import SQLAlchemyError
 
 from env.errors import ApportionError
 from env.spec import StudySpec
-from planner.archive import Archive, ArchiveError, ScheduleRecord, StudyRecord, open_archive
+from planner.archive import Archive, ArchiveError, StudyRecord, open_archive
 from planner.archive.connection import parse_url
 from planner.durable.reaper import Reaper, live_executors
-from planner.durable.workflows import STUDIES, bind, scheduled_study, study_workflow, unbind
+from planner.durable.scheduled_runs import CONCURRENT
+from planner.durable.schedules import Ticker
+from planner.durable.workflows import STUDIES, bind, study_workflow, unbind
 
 APPLICATION_VERSION = "apportion-1"
 """Version of the workflows' steps: raise it only when a study begun by older code can no longer be resumed."""
@@ -44,6 +45,7 @@ class Runtime:
         self._concurrency = concurrency
         self.executor_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._reaper = Reaper(self.archive, self.executor_id)
+        self._ticker = Ticker(self.archive)
 
     def launch(self) -> Self:
         """Start DBOS, beat, take over what dead workers left, begin to work.
@@ -65,12 +67,15 @@ class Runtime:
                 notification_listener_polling_interval_sec=0.5,
             )
         )
-        DBOS.listen_queues([STUDIES] if self._work else [])
+        DBOS.listen_queues([STUDIES, *CONCURRENT] if self._work else [])
         try:
             DBOS.launch()
             DBOS.register_queue(STUDIES, worker_concurrency=self._concurrency, polling_interval_sec=POLL_SECONDS)
+            for queue, concurrent in CONCURRENT.items():
+                DBOS.register_queue(queue, worker_concurrency=concurrent, polling_interval_sec=POLL_SECONDS)
             if self._work:
                 self._reaper.start()
+                self._ticker.start()
         except SQLAlchemyError as error:
             raise ArchiveError(f"the jobs database cannot be used: {type(error).__name__}") from error
         return self
@@ -78,6 +83,7 @@ class Runtime:
     def close(self) -> None:
         """Stop working; studies in flight go on in another worker or at the next start."""
         if self._work:
+            self._ticker.stop()
             self._reaper.stop()
         DBOS.destroy(workflow_completion_timeout_sec=0)
         unbind()
@@ -132,66 +138,12 @@ class Runtime:
         with SetWorkflowID(workflow_id):
             DBOS.enqueue_workflow(STUDIES, study_workflow, study_id)
 
-    # Schedules ---------------------------------------------------------------------------------------------------
-
-    def schedule(self, name: str, spec: StudySpec, cron: str, timezone: str) -> ScheduleRecord:
-        """Queue a study each time a cron expression fires.
-
-        Args:
-            name: unique; an existing schedule of that name is replaced.
-            spec: a checked spec.
-            cron: five fields, or six with seconds first.
-            timezone: IANA name.
-
-        Raises:
-            ApportionError: an unknown time zone or a cron expression that does not parse.
-        """
-        check_cron(cron, timezone)
-        record = self.archive.schedules.put(name, spec.model_dump(mode="json"), cron, timezone)
-        if DBOS.get_schedule(name) is not None:
-            DBOS.delete_schedule(name)
-        DBOS.create_schedule(
-            schedule_name=name, workflow_fn=scheduled_study, schedule=cron, context=name, cron_timezone=timezone
-        )
-        return record
-
-    def unschedule(self, name: str) -> bool:
-        """Delete a schedule; False where there is none. Studies it queued stay."""
-        if DBOS.get_schedule(name) is not None:
-            DBOS.delete_schedule(name)
-        return self.archive.schedules.delete(name)
-
     # Workers -----------------------------------------------------------------------------------------------------
 
     def other_workers(self) -> set[str]:
         """Executor ids of the other workers that live."""
         live = live_executors(self.archive.workers.list(), datetime.now(UTC), socket.gethostname())
         return live - {self.executor_id}
-
-
-def check_cron(cron: str, timezone: str) -> None:
-    """Raise ApportionError where a cron expression or a time zone is not valid.
-
-    A schedule that never fires (30 February) is refused too.
-    """
-    from croniter import croniter
-
-    try:
-        zone = ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ApportionError(f"timezone: no time zone {timezone!r}; use an IANA name such as Europe/Berlin") from None
-    try:
-        fields = cron.split()
-        if len(fields) not in (5, 6):
-            raise ValueError(f"{len(fields)} fields")
-        start = datetime.now(zone)
-        following = croniter(cron, start, second_at_beginning=len(fields) == 6).get_next(datetime)
-        if following - start > timedelta(days=366 * 5):
-            raise ValueError("it does not fire within five years")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ApportionError(
-            f"cron: {cron!r} is no cron expression of five fields, or six with seconds first ({error})"
-        ) from None
 
 
 def _jobs_url(url: str) -> str:

@@ -196,3 +196,14 @@ def test_the_form_works_with_the_keyboard_alone(visit: Open) -> None:
     page.locator("#field-name").focus()
     page.keyboard.press("Tab")
     expect(page.locator("#field-description")).to_be_focused()
+
+
+def test_the_switch_outvotes_the_system_and_is_remembered(visit: Open) -> None:
+    page = visit("/", color_scheme="light")
+    ground = "() => getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    page.get_by_role("button", name="Dark colours").click()
+    assert page.evaluate(ground) == "rgb(16, 21, 28)"
+    page.goto("/studies/new")
+    assert page.evaluate(ground) == "rgb(16, 21, 28)"
+    expect(page.get_by_role("button", name="Dark colours")).to_have_attribute("aria-pressed", "true")

@@ -2,7 +2,6 @@
 "use strict";
 
 window.apportion = (() => {
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
   let running = false;
   let again = false;
@@ -16,7 +15,7 @@ window.apportion = (() => {
     running = true;
     const holder = document.querySelector("[data-figures]");
     try {
-      const response = await fetch(`${holder.dataset.figures}?theme=${dark.matches ? "dark" : "light"}`);
+      const response = await fetch(`${holder.dataset.figures}?theme=${window.apportionTheme()}`);
       if (response.ok) {
         await show(await response.json());
       }
@@ -45,7 +44,7 @@ window.apportion = (() => {
     }
   }
 
-  dark.addEventListener("change", draw);
+  document.addEventListener("apportion:theme", draw);
   draw();
   return { draw };
 })();

@@ -12,7 +12,8 @@ from planner.archive.tables.bank import (
     TextRow,
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
-from planner.archive.tables.service import DatasetRow, ScheduleRow, WorkerRow
+from planner.archive.tables.schedules import ScheduleAlertRow, ScheduleRow, ScheduleRunRow
+from planner.archive.tables.service import DatasetRow, WorkerRow
 from planner.archive.tables.studies import (
     EventRow,
     EvidenceRow,
@@ -40,7 +41,9 @@ __all__ = [
     "PlanRow",
     "PromptRow",
     "ProposalRow",
+    "ScheduleAlertRow",
     "ScheduleRow",
+    "ScheduleRunRow",
     "SessionRow",
     "SettingRow",
     "StudyRow",

@@ -1,7 +1,6 @@
-"""Tables of those who run studies: workers and schedules, and the data sets they are given."""
+"""Tables of those who run studies: the workers, and the data sets they are given."""
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import BigInteger
 from sqlmodel import Field
@@ -20,20 +19,6 @@ class WorkerRow(ArchiveTable, table=True):
     pid: int
     started_at: datetime = Field(sa_type=UtcDateTime)
     last_beat: datetime = Field(sa_type=UtcDateTime, index=True)
-
-
-class ScheduleRow(ArchiveTable, table=True):
-    """A study that is run again and again."""
-
-    __tablename__ = "schedules"
-
-    name: str = Field(primary_key=True)
-    spec: dict[str, Any] = Field(sa_type=Json)
-    cron: str
-    timezone: str
-    created_at: datetime = Field(sa_type=UtcDateTime)
-    paused: bool
-    last_fired_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class DatasetRow(ArchiveTable, table=True):

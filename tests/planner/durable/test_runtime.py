@@ -19,7 +19,7 @@ from planner.archive import Archive, StudyRecord, WorkerRecord
 from planner.archive.statuses import TERMINAL
 from planner.archive.texts import TextPolicy
 from planner.archive.upkeep import Upkeep
-from planner.durable import Runtime, check_cron, workflows
+from planner.durable import Runtime, workflows
 from planner.durable.reaper import DEAD_SECONDS, live_executors, process_exists
 from planner.loop import StudyContext
 from tests.simulated import DiceBackends, simulated_spec
@@ -103,42 +103,6 @@ def test_resuming_a_finished_study_changes_nothing(runtime: Runtime) -> None:
     study = runtime.submit(simulated_spec())
     before = wait(runtime, study.id)
     assert runtime.resume(study.id) == before
-
-
-def test_a_schedule_queues_one_study_each_time_it_fires(runtime: Runtime) -> None:
-    runtime.schedule("often", simulated_spec(name="scheduled"), "*/2 * * * * *", "Europe/Berlin")
-    until(lambda: len(runtime.archive.studies.list(name_contains="scheduled")) >= 2, 30)
-    assert runtime.unschedule("often")
-    studies = runtime.archive.studies.list(name_contains="scheduled")
-    assert all(s.schedule_name == "often" for s in studies)
-    assert len({s.idempotency_key for s in studies}) == len(studies)
-    assert wait(runtime, studies[-1].id).status == "done"
-    assert not runtime.unschedule("often")
-
-
-def test_a_schedule_whose_spec_went_bad_leaves_a_failed_study(runtime: Runtime, tmp_path: Path) -> None:
-    spec = simulated_spec(name="rotten")
-    runtime.schedule("rotten", spec, "*/2 * * * * *", "UTC")
-    bad = spec.model_dump(mode="json")
-    bad["pipeline"]["stages"][0]["models"] = ["gone"]
-    runtime.archive.schedules.put("rotten", bad, "*/2 * * * * *", "UTC")
-    found = until(lambda: [s for s in runtime.archive.studies.list() if s.status == "failed"], 30)
-    assert "no model 'gone'" in found[0].error
-    runtime.unschedule("rotten")
-
-
-@pytest.mark.parametrize(
-    ("cron", "zone", "words"),
-    [
-        ("* * * *", "UTC", "no cron expression"),
-        ("61 * * * *", "UTC", "no cron expression"),
-        ("0 0 30 2 *", "UTC", "no cron expression"),
-        ("* * * * *", "Mars/Olympus", "no time zone"),
-    ],
-)
-def test_bad_schedules_are_explained(cron: str, zone: str, words: str) -> None:
-    with pytest.raises(ApportionError, match=words):
-        check_cron(cron, zone)
 
 
 def test_a_worker_lives_while_it_beats_and_its_process_exists() -> None:
