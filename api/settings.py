@@ -109,6 +109,16 @@ class Settings(BaseSettings):
     def _words(cls, value: Any) -> Any:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
 
+    plan_queries: int = Field(16, ge=1, le=4096, description="Queries that plans answer at a time.")
+    plan_queue: int = Field(64, ge=0, le=65536, description="Queries that wait for a plan; more are answered 429.")
+    plan_queue_wait_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds a query waits for its turn before it is answered 503."
+    )
+    plan_keep_alive_s: int = Field(
+        10, ge=1, le=300, description="Seconds between signs of life in a stream whose answer is not chosen yet."
+    )
+    plans_open: int = Field(4, ge=1, le=256, description="Studies whose models stay open between queries.")
+
     @property
     def archive_url(self) -> str:
         """URL of the archive."""

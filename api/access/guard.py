@@ -19,7 +19,7 @@ from api.access.limits import OpenStreams, RateLimiter, retry_after
 from api.access.policy import AccessPolicy
 from api.access.scopes import SAFE_METHODS, Rule, is_stream, rule_for, scope_refusal, suffices
 from api.bodies import MAX_BODY_BYTES
-from api.problems import problem_of, respond, wants_page
+from api.problems import OtherShape, problem_of, respond, wants_page
 from planner.archive import Archive, ArchiveError
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,22 @@ class Guard:
     """ASGI middleware around the whole application; what it lets through finds its caller in ``request.state``."""
 
     def __init__(
-        self, app: ASGIApp, archive: Archive, policy: AccessPolicy | None = None, max_body: int = MAX_BODY_BYTES
+        self,
+        app: ASGIApp,
+        archive: Archive,
+        policy: AccessPolicy | None = None,
+        max_body: int = MAX_BODY_BYTES,
+        other: OtherShape | None = None,
     ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: the application.
+            archive: keeps the tokens.
+            policy: who may ask; whoever is on this machine where not given.
+            max_body: most bytes of a request's body.
+            other: answers refusals in another protocol's shape where a path speaks one.
+        """
         self._app = app
         self._policy = policy or AccessPolicy()
         self._callers = Callers(archive, self._policy.tokens_needed)
@@ -42,6 +56,7 @@ class Guard:
         self._nobodys = RateLimiter(self._policy.nobodys_rate)
         self._streams = OpenStreams(self._policy.streams, self._policy.streams_each)
         self._max_body = max_body
+        self._other = other
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through or answer it with a problem."""
@@ -105,11 +120,14 @@ class Guard:
         except HTTPException as error:
             if error.status_code == 401 and scope["method"] in SAFE_METHODS and wants_page(Request(scope)):
                 return RedirectResponse(login_address(scope), 303, {"Cache-Control": "no-store"})
-            return respond(problem_of(error), dict(error.headers or {}))
+            return self._shaped(scope, error) or respond(problem_of(error), dict(error.headers or {}))
         except ArchiveError as error:
             log.error("%s %s: %s", scope["method"], scope["path"], error)
-            return respond(problem_of(error))
+            return self._shaped(scope, error) or respond(problem_of(error))
         return None
+
+    def _shaped(self, scope: Scope, error: Exception) -> Response | None:
+        return None if self._other is None else self._other(Request(scope), error, problem_of(error))
 
     async def _check(self, scope: Scope) -> None:
         """Find out who sent a request, note it in the request's state, and see that they may.

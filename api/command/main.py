@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from api.command import archive, bank, bench, output, tokens
+from api.command import archive, bank, bench, output, plans, tokens
 from api.command.audit import audit
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
@@ -35,6 +35,7 @@ app.add_typer(engine_app, name="engine")
 app.add_typer(archive.app, name="archive")
 app.add_typer(bank.app, name="bank")
 app.add_typer(bench.app, name="bench")
+app.add_typer(plans.app, name="plan")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(tokens.app, name="token")
 app.command()(audit)
@@ -165,23 +166,6 @@ def trials(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
     with output.explained_errors(), opened_archive(settings_for(home)) as archive:
         listed = archive.trials.list(archive.studies.find(study_id).id)
         output.print_json(listed) if json else output.out.print(output.trials_table(listed))
-
-
-@app.command()
-def plan(
-    study_id: StudyId,
-    format: Annotated[str, typer.Option(help="yaml or json.")] = "yaml",
-    kind: Annotated[str, typer.Option(help="chosen (cheapest within one error of the best) or best.")] = "chosen",
-    home: Home = None,
-) -> None:
-    """Print a study's plan document."""
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        study = archive.studies.find(study_id)
-        if format not in ("yaml", "json") or kind not in ("chosen", "best"):
-            raise typer.BadParameter("--format is yaml or json, --kind is chosen or best")
-        record = archive.plans.get(study.id, kind)  # type: ignore[arg-type]
-        document = PlanDocument.model_validate(dict(record.document))
-        typer.echo(document.to_yaml() if format == "yaml" else document.model_dump_json(indent=2))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from api.schemas.base import AllocationPublic, Page, Public
 from api.schemas.estimates import CheapestPublic, CheckPublic, EstimatePublic, LedgerEstimate
 from api.schemas.health import HealthPublic
+from api.schemas.plans import PlanDetail, PlanPromote, PlanPublic, PromotionPublic
 from api.schemas.proposals import GuidelinePublic, LedgerEntryPublic, LedgerPublic, ProposalPublic
 from api.schemas.schedules import (
     AlertPlan,
@@ -34,7 +35,11 @@ __all__ = [
     "LedgerPublic",
     "NotesPublic",
     "Page",
+    "PlanDetail",
+    "PlanPromote",
+    "PlanPublic",
     "PlanSummary",
+    "PromotionPublic",
     "ProposalPublic",
     "Public",
     "RunPublic",

@@ -19,6 +19,7 @@ from planner.archive.ledgers import Ledgers
 from planner.archive.migration import migrate, require_head
 from planner.archive.pipelines import Pipelines
 from planner.archive.plans import Plans
+from planner.archive.promotions import Promotions
 from planner.archive.proposals import Proposals
 from planner.archive.schedule_runs import ScheduleAlerts, ScheduleRuns
 from planner.archive.schedules import Schedules
@@ -46,6 +47,7 @@ class Archive:
         self.proposals = Proposals(sessions)
         self.guidelines = Guidelines(sessions)
         self.plans = Plans(sessions)
+        self.promotions = Promotions(sessions)
         self.pipelines = Pipelines(sessions)
         self.ledgers = Ledgers(sessions)
         self.events = Events(sessions)
