@@ -24,12 +24,15 @@ from api.pages import install as install_pages
 from api.pages.errors import problem_page
 from api.routes import (
     audit,
+    datasets,
     estimate,
     events,
     health,
     learnt,
     metrics,
+    models,
     notes,
+    pipelines,
     plans,
     reports,
     schedules,
@@ -39,6 +42,7 @@ from api.routes import (
 )
 from api.routes.spec_bodies import described
 from api.settings import Settings
+from planner.datasets import Limits
 from planner.durable import Runtime
 
 DESCRIPTION = (
@@ -61,9 +65,11 @@ def create_app(
         runtime: launched.
         counted: the process's metrics; new ones that count requests only by default.
         access: who may ask; whoever is on this machine where not given.
-        settings: limits of the plan endpoint; from the environment by default.
+        settings: limits of uploads and of the plan endpoint; from the environment by default.
     """
-    desk = Desk(runtime.archive, settings or Settings())
+    settings = settings or Settings()
+    uploads = Limits(settings.upload_bytes, settings.upload_rows)
+    desk = Desk(runtime.archive, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -84,9 +90,13 @@ def create_app(
     app.state.runtime = runtime
     app.state.desk = desk
     app.state.metrics = counted or Metrics(runtime.archive)
+    app.state.uploads = uploads
     rest = APIRouter(prefix="/api/v1")
     for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate, plans, audit):
         rest.include_router(subject.router)
+    for subject in (pipelines, datasets, models):
+        rest.include_router(subject.router)
+    rest.include_router(events.everything)
     app.include_router(rest)
     app.include_router(completions.router)
     app.include_router(health.router)
@@ -94,7 +104,7 @@ def create_app(
     app.include_router(login.router)
     install_pages(app)
     problems.install(app, problem_page, error_reply)
-    app.add_middleware(Guard, archive=runtime.archive, policy=access, other=error_reply)
+    app.add_middleware(Guard, archive=runtime.archive, policy=access, max_upload=uploads.bytes, other=error_reply)
     app.add_middleware(ObservedRequests, metrics=app.state.metrics)
 
     def openapi() -> dict[str, Any]:

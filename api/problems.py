@@ -16,6 +16,7 @@ from env.errors import ApportionError
 from env.secrets import redact
 from env.spec import Fault, SpecError
 from planner.archive import Ambiguous, ArchiveError, Changed, NotFound, StatusConflict
+from planner.datasets import DiskFull, FaultyRows, TooLarge
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,12 @@ def problem_of(error: Exception) -> Problem:
         case HTTPException():
             phrase = _phrase(error.status_code)
             return _problem(error.status_code, "" if error.detail == phrase else str(error.detail))
+        case FaultyRows():
+            return _problem(422, "The rows are no usable data set; nothing was kept.", error.faults, FAULTY_REQUEST)
+        case TooLarge():
+            return _problem(413, str(error))
+        case DiskFull():
+            return _problem(507, str(error))
         case NotFound():
             return _problem(404, str(error))
         case Changed():

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
         description="Folder that specs may name files in; the working directory, or the folder data in the home folder "
         "where access tokens are needed.",
     )
+    upload_bytes: int = Field(256 * 1024 * 1024, gt=0, description="Largest data set that may be uploaded, in bytes.")
+    upload_rows: int = Field(200_000, gt=1, description="Most rows of an uploaded data set.")
+
     log_format: LogFormat = Field("text", description="`text` for people or `json`, one object a line, for collectors.")
     log_level: LogLevel = Field("info", description="The least that is logged of the service's own doings.")
     otlp_endpoint: str | None = Field(

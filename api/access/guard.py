@@ -25,6 +25,12 @@ from planner.archive import Archive, ArchiveError
 log = logging.getLogger(__name__)
 
 LOGIN_PATH = "/login"
+UPLOAD_PATH = "/api/v1/datasets"
+"""Where larger bodies are taken, as they go to disk piece by piece."""
+
+FRAMING_BYTES = 64 * 1024
+"""What a form adds around an uploaded file, at most."""
+
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
@@ -37,6 +43,7 @@ class Guard:
         archive: Archive,
         policy: AccessPolicy | None = None,
         max_body: int = MAX_BODY_BYTES,
+        max_upload: int = MAX_BODY_BYTES,
         other: OtherShape | None = None,
     ) -> None:
         """Wrap an application.
@@ -46,6 +53,7 @@ class Guard:
             archive: keeps the tokens.
             policy: who may ask; whoever is on this machine where not given.
             max_body: most bytes of a request's body.
+            max_upload: the same of a data set that is uploaded.
             other: answers refusals in another protocol's shape where a path speaks one.
         """
         self._app = app
@@ -56,6 +64,7 @@ class Guard:
         self._nobodys = RateLimiter(self._policy.nobodys_rate)
         self._streams = OpenStreams(self._policy.streams, self._policy.streams_each)
         self._max_body = max_body
+        self._max_upload = max_upload + FRAMING_BYTES
         self._other = other
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +109,7 @@ class Guard:
     async def _passed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that may pass; of event streams only so many at a time."""
         if not is_stream(scope["method"], scope["path"]):
-            await self._app(scope, self._counted(receive), send)
+            await self._app(scope, _counted(receive, self._limit(scope)), send)
             return
         key = _key(scope, scope["state"]["caller"])
         if not self._streams.enter(key):
@@ -109,7 +118,7 @@ class Guard:
             await respond(problem_of(refusal), dict(refusal.headers or {}))(scope, receive, send)
             return
         try:
-            await self._app(scope, self._counted(receive), send)
+            await self._app(scope, _counted(receive, self._limit(scope)), send)
         finally:
             self._streams.leave(key)
 
@@ -142,7 +151,7 @@ class Guard:
             raise refusal
         if method not in SAFE_METHODS and (refusal := origin_refusal(headers, by_session=False)):
             raise refusal
-        if refusal := self._too_large(headers):
+        if refusal := _too_large(headers, self._limit(scope)):
             raise refusal
         rule = rule_for(method, scope["path"])
         try:
@@ -182,26 +191,10 @@ class Guard:
             403, "the request came through a proxy and the service asks for no tokens: set APPORTION_REQUIRE_TOKENS"
         )
 
-    def _too_large(self, headers: Headers) -> HTTPException | None:
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._max_body:
-            return _body_too_large(self._max_body)
-        return None
-
-    def _counted(self, receive: Receive) -> Receive:
-        """The same stream, cut off where a body without a stated length grows too large."""
-        taken = 0
-
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            if message["type"] == "http.request":
-                taken += len(message.get("body", b""))
-                if taken > self._max_body:
-                    raise _body_too_large(self._max_body)
-            return message
-
-        return counted
+    def _limit(self, scope: Scope) -> int:
+        """Bytes that the body of a request may have."""
+        upload = scope["method"] == "POST" and scope["path"] == UPLOAD_PATH
+        return self._max_upload if upload else self._max_body
 
 
 def login_address(scope: Scope) -> str:
@@ -219,6 +212,27 @@ def _key(scope: Scope, caller: Caller) -> str:
 def _who(detail: str, error: str = "") -> HTTPException:
     challenge = 'Bearer realm="apportion"' + (f", {error}" if error else "")
     return HTTPException(401, detail, {"WWW-Authenticate": challenge})
+
+
+def _too_large(headers: Headers, most: int) -> HTTPException | None:
+    length = headers.get("content-length", "0")
+    return _body_too_large(most) if length.isdecimal() and int(length) > most else None
+
+
+def _counted(receive: Receive, most: int) -> Receive:
+    """The same stream, cut off where a body without a stated length grows too large."""
+    taken = 0
+
+    async def counted() -> Message:
+        nonlocal taken
+        message = await receive()
+        if message["type"] == "http.request":
+            taken += len(message.get("body", b""))
+            if taken > most:
+                raise _body_too_large(most)
+        return message
+
+    return counted
 
 
 def _body_too_large(most: int) -> HTTPException:

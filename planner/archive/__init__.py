@@ -5,6 +5,7 @@ from planner.archive.archive import Archive, open_archive
 from planner.archive.audit import AuditRecord
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
+from planner.archive.datasets import DatasetRecord
 from planner.archive.errors import Ambiguous, ArchiveError, BudgetExhausted, Changed, NotFound, StatusConflict
 from planner.archive.filters import StudyFilter
 from planner.archive.ledgers import Decision
@@ -49,6 +50,7 @@ __all__ = [
     "BudgetExhausted",
     "Changed",
     "Claim",
+    "DatasetRecord",
     "Decision",
     "EventRecord",
     "GuidelineRecord",

@@ -13,6 +13,7 @@ from planner.archive.access import Tokens
 from planner.archive.audit import Audit
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import label, open_engine
+from planner.archive.datasets import Datasets
 from planner.archive.events import Events
 from planner.archive.guidelines import Guidelines
 from planner.archive.ledgers import Ledgers
@@ -47,6 +48,7 @@ class Archive:
         self.proposals = Proposals(sessions)
         self.guidelines = Guidelines(sessions)
         self.plans = Plans(sessions)
+        self.datasets = Datasets(sessions)
         self.promotions = Promotions(sessions)
         self.pipelines = Pipelines(sessions)
         self.ledgers = Ledgers(sessions)
