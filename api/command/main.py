@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from api.command import archive, bank, bench, output, plans, tokens
 from api.command.audit import audit
@@ -248,7 +249,7 @@ def worker(
 @app.command()
 def doctor(home: Home = None, json: AsJson = False) -> None:
     """Look for the usual troubles and say what to do."""
-    from api.command.doctor import examine
+    from api.doctor import examine
 
     findings = examine(settings_for(home), os.environ)
     if json:
@@ -256,7 +257,7 @@ def doctor(home: Home = None, json: AsJson = False) -> None:
     else:
         for finding in findings:
             mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "trouble": "[red]trouble[/]"}[finding.level]
-            output.out.print(f"{mark:>18}  {finding.subject}: {finding.message}", highlight=False)
+            output.out.print(f"{mark:>18}  {finding.subject}: {escape(finding.message)}", highlight=False)
     if any(f.level == "trouble" for f in findings):
         raise typer.Exit(1)
 

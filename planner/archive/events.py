@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from planner.archive.records import EventRecord
-from planner.archive.sessions import Sessions, serialise, utc_now
+from planner.archive.sessions import Sessions, insert_missing, serialise, utc_now
 from planner.archive.tables import EventRow, table_of
 
 
@@ -47,8 +47,8 @@ class Events:
         """
         with self._sessions.write() as session:
             serialise(session, "events", study_id)
-            for kind, payload, key in events:
-                _append(session, study_id, kind, payload, key)
+            rows = [_values(study_id, kind, payload, key) for kind, payload, key in events]
+            insert_missing(session.connection(), EventRow, rows)
 
     def after(self, study_id: str, last_id: int = 0, limit: int = 500) -> list[EventRecord]:
         """Events with ids above `last_id`, oldest first, at most `limit`."""
@@ -80,6 +80,15 @@ def _append(session: Session, study_id: str, kind: str, payload: Mapping[str, An
         existing = session.exec(known).first()
         if existing is not None:
             return existing
-    values = {"study_id": study_id, "event_key": key, "kind": kind, "payload": dict(payload)}
-    added = session.connection().execute(insert(table_of(EventRow)).values(**values, created_at=utc_now()))
+    added = session.connection().execute(insert(table_of(EventRow)).values(**_values(study_id, kind, payload, key)))
     return int((added.inserted_primary_key or (0,))[0])
+
+
+def _values(study_id: str, kind: str, payload: Mapping[str, Any], key: str | None) -> dict[str, Any]:
+    return {
+        "study_id": study_id,
+        "event_key": key,
+        "kind": kind,
+        "payload": dict(payload),
+        "created_at": utc_now(),
+    }
