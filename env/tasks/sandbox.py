@@ -95,10 +95,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         for loop in tree.find_all(nodes.For):
             if loop.recursive:
                 raise TemplateSyntaxError("recursive loops are not allowed", loop.lineno)
+        return tree
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        """Python for a template, each round of its loops counted."""
+        for loop in source.find_all(nodes.For):
             size = nodes.Const(_written(loop))
             loop.iter = nodes.Filter(loop.iter, "_counted", [size], [], None, None, lineno=loop.lineno)
             loop.iter.set_environment(self)
-        return tree
+        return super()._generate(source, *args, **kwargs)
 
     def joined(self, parts: Iterable[object]) -> str:
         """The parts as one text (the operator ``~``)."""
