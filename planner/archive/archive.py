@@ -10,6 +10,7 @@ from typing import Self
 from sqlalchemy import Engine
 
 from planner.archive.access import Tokens
+from planner.archive.audit import Audit
 from planner.archive.bank import SqlSampleBank
 from planner.archive.browsing import Browsing
 from planner.archive.connection import label, open_engine
@@ -59,6 +60,7 @@ class Archive:
         self.schedule_runs = ScheduleRuns(sessions)
         self.alerts = ScheduleAlerts(sessions)
         self.tokens = Tokens(sessions)
+        self.audit = Audit(sessions)
 
     @property
     def place(self) -> str:
