@@ -15,19 +15,19 @@ ENDED = {**NOT_FOUND, 409: {"model": Problem, "description": "The study has ende
 
 
 @router.post("/studies/{study_id}/pause", status_code=202, responses=ENDED)
-def pause(study: StudyDep, runtime: RuntimeDep) -> StudyPublic:
+def pause_study(study: StudyDep, runtime: RuntimeDep) -> StudyPublic:
     """Ask a study to pause before its next batch of trials; what it drew is kept and its place is free for others."""
     return StudyPublic.of(runtime.pause(study.id))
 
 
 @router.post("/studies/{study_id}/resume", status_code=202, responses=ENDED)
-def resume(study: StudyDep, runtime: RuntimeDep) -> StudyPublic:
+def resume_study(study: StudyDep, runtime: RuntimeDep) -> StudyPublic:
     """Go on with a study that pauses, or take back that it should. One that runs or is done stays as it is."""
     return StudyPublic.of(runtime.resume(study.id))
 
 
 @router.post("/studies/{study_id}/cancel", status_code=202, responses=NOT_FOUND)
-def cancel(study: StudyDep, runtime: RuntimeDep) -> StudyPublic:
+def cancel_study(study: StudyDep, runtime: RuntimeDep) -> StudyPublic:
     """Ask a study to stop, within seconds; what it drew is kept. One that has ended stays as it is."""
     return StudyPublic.of(runtime.cancel(study.id))
 
