@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -14,7 +14,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from api.file_settings import CONFIG_VARIABLE, FileSettings, SettingsError, config_file
 from api.observing.logs import LogFormat, LogLevel
 from env.secrets import HIDDEN, is_secret_name, redact, without_password
-from planner.durable.jobs import JobSettings
+
+if TYPE_CHECKING:
+    from planner.durable import JobSettings
 
 PREFIX = "APPORTION_"
 
@@ -152,6 +154,9 @@ class Settings(BaseSettings):
     @property
     def jobs(self) -> JobSettings:
         """Limits and times of the jobs."""
+        # Imported here: what runs studies takes seconds to import, and most commands run none.
+        from planner.durable import JobSettings
+
         return JobSettings(
             concurrency=self.worker_concurrency,
             total=self.global_concurrency,
