@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from api.dependencies import ArchiveDep, StudyDep
-from api.pages import forms, schedules
+from api.pages import forms, plans, schedules
 from api.pages.rendering import STATIC, kept, render
 from api.pages.study_view import SHOWN_EXAMPLES, Show, has_curves, shown_examples, study_figures, study_view, word_for
 from api.routes.studies import plan_of
@@ -35,7 +35,7 @@ class _Static(StaticFiles):
 
 def install(app: FastAPI) -> None:
     """Add the pages and what they load."""
-    for subject in (forms, schedules):
+    for subject in (forms, plans, schedules):
         app.include_router(subject.router)
     app.include_router(router)
     app.mount("/static", _Static(directory=STATIC), name="static")

@@ -139,15 +139,7 @@ class LivePipeline:
 
     def input_fields(self, allocation: Allocation) -> tuple[str, ...]:
         """What a query has to give: the variables of the prompts that no earlier stage and no knob supplies."""
-        supplied: set[str] = set()
-        needed: dict[str, None] = {}
-        for name, setting in allocation.settings:
-            stage = self.pipeline.stage(name)
-            own = {knob for knob, _ in setting.knobs if "." not in knob and knob not in SAMPLING_KNOBS}
-            for message in stage.prompt:
-                needed.update(dict.fromkeys(sorted(template_variables(message.template) - supplied - own)))
-            supplied.add(name)
-        return tuple(needed)
+        return input_fields(self.pipeline, allocation)
 
     def predicted_cost(self, allocation: Allocation) -> float:
         """Of a query, at the planned tokens."""
@@ -306,6 +298,19 @@ class LivePipeline:
         messages = (*run.messages, Message("assistant", draw.text))
         scored = query.scored.get(score_key_of(self._backends, run.stage.verifier, messages))
         return scored.score if scored is not None and scored.score is not None else 0.0
+
+
+def input_fields(pipeline: PipelineSpec, allocation: Allocation) -> tuple[str, ...]:
+    """What a query has to give: the variables of the prompts that no earlier stage and no knob supplies."""
+    supplied: set[str] = set()
+    needed: dict[str, None] = {}
+    for name, setting in allocation.settings:
+        stage = pipeline.stage(name)
+        own = {knob for knob, _ in setting.knobs if "." not in knob and knob not in SAMPLING_KNOBS}
+        for message in stage.prompt:
+            needed.update(dict.fromkeys(sorted(template_variables(message.template) - supplied - own)))
+        supplied.add(name)
+    return tuple(needed)
 
 
 def written(parser: ParserSpec, answer: JsonValue) -> str:
