@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -178,7 +179,8 @@ class LivePipeline:
         for name, setting in allocation.settings:
             stage = self.pipeline.stage(name)
             last = len(answers) == len(allocation.settings) - 1
-            run = self._environment.stage_run(stage, setting, variables)
+            # On a thread: a template may work for a while, and nobody else is to wait for it.
+            run = await asyncio.to_thread(self._environment.stage_run, stage, setting, variables)
             run = _sampled(run, wishes, last)
             answer = await self._run(run, allowance, on_text if last else None)
             answers.append(answer)
