@@ -12,10 +12,12 @@ import typer
 from rich.markup import escape
 
 from api.command import archive, bank, bench, output, plans, tokens
+from api.command.audit import audit
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
 from api.command.remote import run_at, submit_at
 from api.command.session import opened_archive, run_here, settings_for
+from api.command.settings import settings as list_settings
 from api.command.sources import PLAN_KINDS, source_at
 from env.garbage import collect_seldom
 from env.spec.load import spec_schema
@@ -38,6 +40,8 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(plans.app, name="plan")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(tokens.app, name="token")
+app.command()(audit)
+app.command("settings")(list_settings)
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
@@ -249,6 +253,7 @@ def worker(
 ) -> None:
     """Run queued studies until stopped."""
     from api.access.confinement import confine
+    from api.housekeeping import kept_house
     from api.observing.process import observed_process
     from planner.durable import Runtime
 
@@ -259,7 +264,12 @@ def worker(
     with output.explained_errors():
         confine(settings)
     opened = Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency)
-    with output.explained_errors(), opened as runtime, observed_process(settings) as metrics:
+    with (
+        output.explained_errors(),
+        opened as runtime,
+        observed_process(settings) as metrics,
+        kept_house(settings, runtime.archive),
+    ):
         if settings.worker_metrics_port is not None:
             metrics.answer_on(settings.host, settings.worker_metrics_port)
         output.err.print(f"worker {runtime.executor_id} on {runtime.archive.place}; stop with Ctrl-C", highlight=False)

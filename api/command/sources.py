@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from api.client import Client, Missing
-from api.command.session import opened_archive, settings_for
+from api.command.session import noted, opened_archive, settings_for
 from api.routes.studies import detail_of
 from api.schemas import GuidelinePublic, StudyDetail, StudyPublic, TrialPublic
 from planner.archive import Archive, NotFound
@@ -81,9 +81,10 @@ class ArchiveSource:
         """See `Source`."""
         study = self._archive.studies.get(study_id)
         if study.status not in TERMINAL:
-            self._archive.studies.request_cancel(study.id)
-            if study.status == "queued":
-                self._archive.studies.set_status(study.id, "cancelled")
+            with noted(self._archive, "cancel", study.id):
+                self._archive.studies.request_cancel(study.id)
+                if study.status == "queued":
+                    self._archive.studies.set_status(study.id, "cancelled")
         return StudyPublic.of(self._archive.studies.get(study.id))
 
 

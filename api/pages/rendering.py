@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -14,20 +16,23 @@ import plotly
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.graph_objects import Figure
 
 from api.access.callers import NOBODY, Caller
 from api.pages.navigation import navigation
 from api.problems import Refused
+from env.secrets import redact
 from planner.archive import TrialRecord
 from planner.loop.conclude import TEST_TRIALS
 from planner.plans import amount
-from planner.plans.wording import count, score, signed
+from planner.plans.wording import count, duration, score, share, signed
 from planner.schedules.revalidation import REVALIDATIONS
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
 TOKEN_COOKIE = "apportion_form"
 TOKEN_FIELD = "form_token"
+FRESH = {"Cache-Control": "no-store"}
 
 
 @cache
@@ -41,7 +46,16 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     env.globals.update(asset=asset, token_field=TOKEN_FIELD)
-    env.filters.update(amount=amount, score=score, signed=signed, count=count, moment=_moment, number=_number)
+    env.filters.update(
+        amount=amount,
+        score=score,
+        signed=signed,
+        count=count,
+        duration=duration,
+        share=share,
+        moment=_moment,
+        number=_number,
+    )
     return env
 
 
@@ -62,7 +76,7 @@ def render(request: Request, template: str, code: int = 200, **context: Any) -> 
             **context,
         )
     )
-    response = HTMLResponse(html, code, {"Cache-Control": "no-store"})
+    response = HTMLResponse(redact(html), code, {"Cache-Control": "no-store"})
     if not held:
         secure = request.url.scheme == "https"
         response.set_cookie(TOKEN_COOKIE, token, httponly=True, samesite="strict", secure=secure, path="/")
@@ -95,6 +109,17 @@ def _form_token(request: Request) -> str:
 def _caller(request: Request) -> Caller:
     found: Caller = getattr(request.state, "caller", NOBODY)
     return found
+
+
+def figures_response(figures: Mapping[str, Figure]) -> Response:
+    """Figures by the id of their place, for the page's script."""
+    return Response(figures_json(figures), media_type="application/json", headers=FRESH)
+
+
+def figures_json(figures: Mapping[str, Figure]) -> str:
+    """The same as text."""
+    text = ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in figures.items())
+    return f"{{{text}}}"
 
 
 def asset(name: str) -> str:
