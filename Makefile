@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-api test-fleet test-slow test-vllm check lock models bench clean help
+.PHONY: demo test test-api test-fleet test-slow test-vllm check audit lock models bench clean help
 
 help:           ## List the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -45,6 +45,11 @@ check: $(VENV)/.development ## Lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+audit: constraints.txt ## Known vulnerabilities of the pinned versions; needs pypi.org's advisories
+	test -x .audit-venv/bin/python || $(PYTHON) -m venv .audit-venv
+	.audit-venv/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.audit-venv/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+
 lock: $(VENV)/.development ## Write constraints.txt anew from what is installed
 	( echo "# Exact versions that a fresh machine resolves to: make lock writes this file anew from the installed environment."; \
 	  $(PIP) freeze --all --exclude-editable | grep -v '^pip==' | sed 's/^torch==\(.*\)+.*/torch==\1/' ) > constraints.txt.new
@@ -57,4 +62,4 @@ bench: $(VENV)/.runtime    ## Engine throughput against HF generate, as JSON
 	$(BIN)/python -m benchmarks.engine_throughput
 
 clean:          ## Remove the environment and what commands wrote
-	rm -rf $(VENV) .vllm-venv out .apportion build *.egg-info
+	rm -rf $(VENV) .audit-venv .vllm-venv out .apportion build *.egg-info
