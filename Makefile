@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-fleet test-slow test-vllm check audit lock models bench clean help
+.PHONY: demo test test-api test-fleet test-slow test-vllm check audit lock models bench clean help
 
 help:           ## List the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -30,6 +30,9 @@ test-fleet: $(VENV)/.development ## Model servers started, killed, frozen and sw
 
 test-slow: $(VENV)/.development ## Kill tests and other minutes-long suites
 	$(BIN)/python -m pytest -m slow
+
+test-api: $(VENV)/.development ## Ten thousand requests generated from the OpenAPI document: a quarter of an hour
+	$(BIN)/python -m pytest -m slow -s tests/api/test_openapi.py
 
 test-vllm: $(VENV)/.development ## The fleet with real vLLM on the processor: builds .vllm-venv (2.5 GB), then ten minutes
 	@nice -n 10 tests/vllm/build_environment.sh .vllm-venv $(PYTHON) || \
