@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from api.command import archive, bank, bench, output, tokens
+from api.command import archive, bank, bench, output, schedules, tokens
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
@@ -34,6 +34,7 @@ app.add_typer(archive.app, name="archive")
 app.add_typer(bank.app, name="bank")
 app.add_typer(bench.app, name="bench")
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(schedules.app, name="schedule")
 app.add_typer(tokens.app, name="token")
 
 Home = Annotated[

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import socket
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import httpx
 
-from env.errors import ApportionError
+from env.egress import EgressError, GuardedTransport
 from planner.schedules.alerts import DELIVERY, SIGNATURE, TIMESTAMP, signature
 
 TIMEOUT_S = 10.0
-ALLOWED_HOSTS = "APPORTION_WEBHOOK_HOSTS"
-"""Environment variable: hosts, by comma, that a webhook may name though their addresses are not public."""
-
 AGAIN = frozenset({408, 425, 429})
 """Answers that may be others later, besides those of 500 and above."""
 
@@ -42,35 +36,6 @@ class Attempt:
         return {"number": number, "at": at, "status": self.status, "error": self.error, "seconds": self.seconds}
 
 
-def check_url(url: str) -> None:
-    """Refuse a webhook that this service may not call.
-
-    Raises:
-        ApportionError: no HTTP URL, one with a password, or a host whose address is not public and not allowed.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ApportionError(f"{url!r} is no URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ApportionError("a webhook's URL begins with https:// or http:// and names a host")
-    if parts.username is not None or parts.password is not None:
-        raise ApportionError("a webhook's URL may hold no user name or password: it is stored and shown")
-    if host in {name.strip() for name in os.environ.get(ALLOWED_HOSTS, "").split(",")}:
-        return
-    try:
-        found = socket.getaddrinfo(host, port or (443 if parts.scheme == "https" else 80), type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ApportionError(f"{host} cannot be found: {error.strerror or error}") from None
-    for *_, address in found:
-        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global:
-            raise ApportionError(
-                f"{host} is at {address[0]}, which is not a public address; the operator may allow the host in "
-                f"{ALLOWED_HOSTS}"
-            )
-
-
 async def deliver(url: str, secret_env: str, run_id: str, body: str, environ: Mapping[str, str]) -> Attempt:
     """Send an alert once. Redirects are not followed, and nothing of the answer but its status is kept."""
     started = time.monotonic()
@@ -90,13 +55,8 @@ async def deliver(url: str, secret_env: str, run_id: str, body: str, environ: Ma
     error = ""
     verdict: Verdict = "again"
     try:
-        check_url(url)
-        async with (
-            httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
-            client.stream("POST", url, content=content, headers=headers) as answer,
-        ):
-            status = answer.status_code
-    except ApportionError as refusal:
+        status = await asyncio.to_thread(_post, url, content, headers)
+    except EgressError as refusal:
         error = str(refusal)
     except httpx.HTTPError as trouble:
         error = f"{type(trouble).__name__}: {trouble}" if str(trouble) else type(trouble).__name__
@@ -107,3 +67,18 @@ async def deliver(url: str, secret_env: str, run_id: str, body: str, environ: Ma
             verdict = "again" if status in AGAIN or status >= 500 else "refused"
             error = f"the receiver answered {status}"
     return Attempt(verdict, status, error, round(time.monotonic() - started, 3))
+
+
+def _post(url: str, content: bytes, headers: Mapping[str, str]) -> int:
+    """The status of the answer; its body is not read.
+
+    Raises:
+        EgressError: the operator does not allow that address.
+        httpx.HTTPError: there was no answer.
+    """
+    transport = GuardedTransport()
+    with (
+        httpx.Client(transport=transport, timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
+        client.stream("POST", url, content=content, headers=dict(headers)) as answer,
+    ):
+        return answer.status_code
