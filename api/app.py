@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -12,13 +14,34 @@ from api import problems
 from api.access import login
 from api.access.guard import Guard
 from api.access.policy import AccessPolicy
+from api.completions import routes as completions
+from api.completions.desk import Desk
+from api.completions.errors import error_reply
 from api.observing.metrics import Metrics
 from api.observing.process import apportion_version
 from api.observing.requests import ObservedRequests
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
-from api.routes import estimate, events, health, learnt, metrics, notes, reports, schedules, spec, studies, trials
+from api.routes import (
+    datasets,
+    estimate,
+    events,
+    health,
+    learnt,
+    metrics,
+    models,
+    notes,
+    pipelines,
+    plans,
+    reports,
+    schedules,
+    spec,
+    studies,
+    trials,
+)
 from api.routes.spec_bodies import described
+from api.settings import Settings
+from planner.datasets import Limits
 from planner.durable import Runtime
 
 DESCRIPTION = (
@@ -27,7 +50,12 @@ DESCRIPTION = (
 )
 
 
-def create_app(runtime: Runtime, counted: Metrics | None = None, access: AccessPolicy | None = None) -> FastAPI:
+def create_app(
+    runtime: Runtime,
+    counted: Metrics | None = None,
+    access: AccessPolicy | None = None,
+    settings: Settings | None = None,
+) -> FastAPI:
     """The application over a launched runtime; whoever launched it closes it.
 
     Handlers that touch the archive run on threads, so that the web loop is never held up.
@@ -36,7 +64,17 @@ def create_app(runtime: Runtime, counted: Metrics | None = None, access: AccessP
         runtime: launched.
         counted: the process's metrics; new ones that count requests only by default.
         access: who may ask; whoever is on this machine where not given.
+        settings: limits of uploads and of the plan endpoint; from the environment by default.
     """
+    settings = settings or Settings()
+    uploads = Limits(settings.upload_bytes, settings.upload_rows)
+    desk = Desk(runtime.archive, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await desk.close()
+
     app = FastAPI(
         title="Apportion",
         version=apportion_version(),
@@ -46,19 +84,26 @@ def create_app(runtime: Runtime, counted: Metrics | None = None, access: AccessP
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
+        lifespan=lifespan,
     )
     app.state.runtime = runtime
+    app.state.desk = desk
     app.state.metrics = counted or Metrics(runtime.archive)
+    app.state.uploads = uploads
     rest = APIRouter(prefix="/api/v1")
-    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate):
+    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate, plans):
         rest.include_router(subject.router)
+    for subject in (pipelines, datasets, models):
+        rest.include_router(subject.router)
+    rest.include_router(events.everything)
     app.include_router(rest)
+    app.include_router(completions.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(login.router)
     install_pages(app)
-    problems.install(app, problem_page)
-    app.add_middleware(Guard, archive=runtime.archive, policy=access)
+    problems.install(app, problem_page, error_reply)
+    app.add_middleware(Guard, archive=runtime.archive, policy=access, max_upload=uploads.bytes, other=error_reply)
     app.add_middleware(ObservedRequests, metrics=app.state.metrics)
 
     def openapi() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from env.errors import ApportionError
 from env.spec import Fault, SpecError
 from planner.archive import Ambiguous, ArchiveError, Changed, NotFound, StatusConflict
+from planner.datasets import DiskFull, FaultyRows, TooLarge
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ FAULTY_SPEC = "urn:apportion:problem:faulty-spec"
 FAULTY_REQUEST = "urn:apportion:problem:faulty-request"
 
 PageOfProblem = Callable[[Request, "Problem"], Response]
+OtherShape = Callable[[Request, Exception, "Problem"], Response | None]
 
 
 class FaultPublic(BaseModel):
@@ -70,6 +72,12 @@ def problem_of(error: Exception) -> Problem:
         case HTTPException():
             phrase = _phrase(error.status_code)
             return _problem(error.status_code, "" if error.detail == phrase else str(error.detail))
+        case FaultyRows():
+            return _problem(422, "The rows are no usable data set; nothing was kept.", error.faults, FAULTY_REQUEST)
+        case TooLarge():
+            return _problem(413, str(error))
+        case DiskFull():
+            return _problem(507, str(error))
         case NotFound():
             return _problem(404, str(error))
         case Changed():
@@ -90,12 +98,13 @@ def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResp
     return JSONResponse(content, problem.status, headers, PROBLEM_JSON)
 
 
-def install(app: FastAPI, page: PageOfProblem) -> None:
+def install(app: FastAPI, page: PageOfProblem, other: OtherShape | None = None) -> None:
     """Answer every error with a problem: JSON for programs, a page for people.
 
     Args:
         app: the application.
         page: renders a problem for a browser.
+        other: answers errors in another protocol's shape where a path speaks one; None leaves it to us.
     """
 
     async def answer(request: Request, error: Exception) -> Response:
@@ -103,6 +112,9 @@ def install(app: FastAPI, page: PageOfProblem) -> None:
         if problem.status >= 500 and not isinstance(error, HTTPException):
             log.error("%s %s: %s", request.method, request.url.path, error)
         headers = dict(getattr(error, "headers", None) or {})
+        reply = other(request, error, problem) if other is not None else None
+        if reply is not None:
+            return reply
         if wants_page(request):
             return page(request, problem)
         return respond(problem, headers)

@@ -54,7 +54,7 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
     ):
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(runtime, metrics, policy),
+                create_app(runtime, metrics, policy, settings),
                 log_config=None,
                 log_level="warning",
                 access_log=False,

@@ -55,6 +55,9 @@ class Settings(BaseSettings):
         description="Folder that specs may name files in; the working directory, or the folder data in the home folder "
         "where access tokens are needed.",
     )
+    upload_bytes: int = Field(256 * 1024 * 1024, gt=0, description="Largest data set that may be uploaded, in bytes.")
+    upload_rows: int = Field(200_000, gt=1, description="Most rows of an uploaded data set.")
+
     log_format: LogFormat = Field("text", description="`text` for people or `json`, one object a line, for collectors.")
     log_level: LogLevel = Field("info", description="The least that is logged of the service's own doings.")
     otlp_endpoint: str | None = Field(
@@ -68,6 +71,16 @@ class Settings(BaseSettings):
     @classmethod
     def _words(cls, value: Any) -> Any:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    plan_queries: int = Field(16, ge=1, le=4096, description="Queries that plans answer at a time.")
+    plan_queue: int = Field(64, ge=0, le=65536, description="Queries that wait for a plan; more are answered 429.")
+    plan_queue_wait_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds a query waits for its turn before it is answered 503."
+    )
+    plan_keep_alive_s: int = Field(
+        10, ge=1, le=300, description="Seconds between signs of life in a stream whose answer is not chosen yet."
+    )
+    plans_open: int = Field(4, ge=1, le=256, description="Studies whose models stay open between queries.")
 
     @property
     def archive_url(self) -> str:

@@ -32,7 +32,7 @@ from env.execution.evidence import CurvePoint, ExampleEvidence, Spend, StageOutc
 from env.spec import StudySpec
 from planner.archive import Archive, Claim, GuidelineRecord, ProposalRecord, open_archive
 from planner.loop import StudyContext
-from planner.loop.conclude import _contenders
+from planner.loop.conclude import SearchTrials
 from planner.loop.phases import Phases
 from planner.space import SearchSpace
 
@@ -287,7 +287,7 @@ def concluding(archive: Archive, study_id: str) -> dict[str, float]:
     context = StudyContext(archive, study_id, {}, Instants())
     before = _peak_mb()
     started = time.perf_counter()
-    found = _contenders(context)
+    found = SearchTrials(context).contenders()
     return {
         "contenders": len(found),
         "seconds": round(time.perf_counter() - started, 2),

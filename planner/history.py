@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
+
+import numpy as np
 
 from env.allocation import Allocation
 
 MISSING_SHARE = 0.4
 """What an upstream outcome without downstream draws scores, as a share of what those with draws do: draws are held for
 the answers that allocations agree on, and the others are more often wrong. Measured on the demo's exhaustive table."""
+
+LEAST_COVERAGE = 0.8
+"""Coverage from which on a point of a k-curve is believed: below it, too much rests on `MISSING_SHARE`."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +151,14 @@ class History:
     past: tuple[PastStudy, ...] = ()
     """Earlier studies with stages and models of this one."""
 
+    accepted: frozenset[Allocation] | None = None
+    """Allocations that have run or will, where who made this view knows them already."""
+
     @cached_property
     def tried(self) -> frozenset[Allocation]:
         """Allocations that have run or will."""
+        if self.accepted is not None:
+            return self.accepted
         return frozenset((*(t.allocation for t in self.trials), *(p.allocation for p in self.pending)))
 
     @cached_property
@@ -155,7 +166,19 @@ class History:
         """Trials that may become the plan: within every constraint, and run to their ends. All where none may."""
         return tuple(t for t in self.trials if t.feasible and not t.stopped) or self.trials
 
-    @property
+    @cached_property
     def best(self) -> TrialView | None:
         """Highest score among those that may become the plan; the cheaper of equals. Among all where none may."""
-        return max(self.able, key=lambda t: (t.score, -t.cost), default=None)
+        return next(iter(best_of(self.able, 1)), None)
+
+
+def best_of(trials: Sequence[TrialView], count: int) -> list[TrialView]:
+    """The trials with the highest scores, best first; the cheaper of equals, and then the earlier.
+
+    One pass over their numbers: a long search asks for it in every round.
+    """
+    scores = np.nan_to_num(np.fromiter((t.score for t in trials), np.float64, len(trials)), nan=-np.inf)
+    # All that tie with the last of them belong to those that are sorted.
+    least = np.partition(scores, len(trials) - count)[len(trials) - count] if len(trials) > count else -np.inf
+    near = [trials[i] for i in np.flatnonzero(scores >= least).tolist()]
+    return list(islice(sorted(near, key=lambda t: (-t.score, t.cost)), count))

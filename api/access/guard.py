@@ -18,7 +18,7 @@ from api.access.hosts import host_refusal, is_loopback, origin_refusal
 from api.access.policy import AccessPolicy
 from api.access.scopes import SAFE_METHODS, rule_for, scope_refusal, suffices
 from api.bodies import MAX_BODY_BYTES
-from api.problems import problem_of, respond, wants_page
+from api.problems import OtherShape, problem_of, respond, wants_page
 from planner.archive import Archive, ArchiveError
 
 __all__ = ["Guard", "is_loopback"]
@@ -26,6 +26,12 @@ __all__ = ["Guard", "is_loopback"]
 log = logging.getLogger(__name__)
 
 LOGIN_PATH = "/login"
+UPLOAD_PATH = "/api/v1/datasets"
+"""Where larger bodies are taken, as they go to disk piece by piece."""
+
+FRAMING_BYTES = 64 * 1024
+"""What a form adds around an uploaded file, at most."""
+
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
@@ -33,12 +39,30 @@ class Guard:
     """ASGI middleware around the whole application; what it lets through finds its caller in ``request.state``."""
 
     def __init__(
-        self, app: ASGIApp, archive: Archive, policy: AccessPolicy | None = None, max_body: int = MAX_BODY_BYTES
+        self,
+        app: ASGIApp,
+        archive: Archive,
+        policy: AccessPolicy | None = None,
+        max_body: int = MAX_BODY_BYTES,
+        max_upload: int = MAX_BODY_BYTES,
+        other: OtherShape | None = None,
     ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: the application.
+            archive: keeps the tokens.
+            policy: who may ask; whoever is on this machine where not given.
+            max_body: most bytes of a request's body.
+            max_upload: the same of a data set that is uploaded.
+            other: answers refusals in another protocol's shape where a path speaks one.
+        """
         self._app = app
         self._policy = policy or AccessPolicy()
         self._callers = Callers(archive, self._policy.tokens_needed)
         self._max_body = max_body
+        self._max_upload = max_upload + FRAMING_BYTES
+        self._other = other
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through or answer it with a problem."""
@@ -62,7 +86,7 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, with_headers)
             return
-        await self._app(scope, self._counted(receive), with_headers)
+        await self._app(scope, _counted(receive, self._limit(scope)), with_headers)
 
     async def _refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that may not pass; one that may gets its caller."""
@@ -71,13 +95,16 @@ class Guard:
         except HTTPException as error:
             if error.status_code == 401 and scope["method"] in SAFE_METHODS and wants_page(Request(scope)):
                 return RedirectResponse(login_address(scope), 303, {"Cache-Control": "no-store"})
-            return respond(problem_of(error), dict(error.headers or {}))
+            return self._shaped(scope, error) or respond(problem_of(error), dict(error.headers or {}))
         except ArchiveError as error:
             log.error("%s %s: %s", scope["method"], scope["path"], error)
-            return respond(problem_of(error))
+            return self._shaped(scope, error) or respond(problem_of(error))
         state: dict[str, Any] = scope.setdefault("state", {})
         state.update(caller=caller, callers=self._callers, access=self._policy)
         return None
+
+    def _shaped(self, scope: Scope, error: Exception) -> Response | None:
+        return None if self._other is None else self._other(Request(scope), error, problem_of(error))
 
     async def _checked(self, scope: Scope) -> Caller:
         """Who sent a request.
@@ -92,7 +119,7 @@ class Guard:
             raise refusal
         if method not in SAFE_METHODS and (refusal := origin_refusal(headers, by_session=False)):
             raise refusal
-        if refusal := self._too_large(headers):
+        if refusal := _too_large(headers, self._limit(scope)):
             raise refusal
         rule = rule_for(method, scope["path"])
         try:
@@ -116,26 +143,10 @@ class Guard:
             403, "the request came through a proxy and the service asks for no tokens: set APPORTION_REQUIRE_TOKENS"
         )
 
-    def _too_large(self, headers: Headers) -> HTTPException | None:
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._max_body:
-            return _body_too_large(self._max_body)
-        return None
-
-    def _counted(self, receive: Receive) -> Receive:
-        """The same stream, cut off where a body without a stated length grows too large."""
-        taken = 0
-
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            if message["type"] == "http.request":
-                taken += len(message.get("body", b""))
-                if taken > self._max_body:
-                    raise _body_too_large(self._max_body)
-            return message
-
-        return counted
+    def _limit(self, scope: Scope) -> int:
+        """Bytes that the body of a request may have."""
+        upload = scope["method"] == "POST" and scope["path"] == UPLOAD_PATH
+        return self._max_upload if upload else self._max_body
 
 
 def login_address(scope: Scope) -> str:
@@ -148,6 +159,27 @@ def login_address(scope: Scope) -> str:
 def _who(detail: str, error: str = "") -> HTTPException:
     challenge = 'Bearer realm="apportion"' + (f", {error}" if error else "")
     return HTTPException(401, detail, {"WWW-Authenticate": challenge})
+
+
+def _too_large(headers: Headers, most: int) -> HTTPException | None:
+    length = headers.get("content-length", "0")
+    return _body_too_large(most) if length.isdecimal() and int(length) > most else None
+
+
+def _counted(receive: Receive, most: int) -> Receive:
+    """The same stream, cut off where a body without a stated length grows too large."""
+    taken = 0
+
+    async def counted() -> Message:
+        nonlocal taken
+        message = await receive()
+        if message["type"] == "http.request":
+            taken += len(message.get("body", b""))
+            if taken > most:
+                raise _body_too_large(most)
+        return message
+
+    return counted
 
 
 def _body_too_large(most: int) -> HTTPException:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from api.command import archive, bank, bench, output, schedules, tokens
+from api.command import archive, bank, bench, output, plans, schedules, tokens
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
 from api.command.session import opened_archive, run_here, settings_for
@@ -33,6 +34,7 @@ app.add_typer(engine_app, name="engine")
 app.add_typer(archive.app, name="archive")
 app.add_typer(bank.app, name="bank")
 app.add_typer(bench.app, name="bench")
+app.add_typer(plans.app, name="plan")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(schedules.app, name="schedule")
 app.add_typer(tokens.app, name="token")
@@ -165,23 +167,6 @@ def trials(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
 
 
 @app.command()
-def plan(
-    study_id: StudyId,
-    format: Annotated[str, typer.Option(help="yaml or json.")] = "yaml",
-    kind: Annotated[str, typer.Option(help="chosen (cheapest within one error of the best) or best.")] = "chosen",
-    home: Home = None,
-) -> None:
-    """Print a study's plan document."""
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        study = archive.studies.find(study_id)
-        if format not in ("yaml", "json") or kind not in ("chosen", "best"):
-            raise typer.BadParameter("--format is yaml or json, --kind is chosen or best")
-        record = archive.plans.get(study.id, kind)  # type: ignore[arg-type]
-        document = PlanDocument.model_validate(dict(record.document))
-        typer.echo(document.to_yaml() if format == "yaml" else document.model_dump_json(indent=2))
-
-
-@app.command()
 def report(
     study_id: StudyId,
     format: Annotated[str | None, typer.Option(help="md, html or json: print it instead of writing files.")] = None,
@@ -260,7 +245,7 @@ def worker(
 @app.command()
 def doctor(home: Home = None, json: AsJson = False) -> None:
     """Look for the usual troubles and say what to do."""
-    from api.command.doctor import examine
+    from api.doctor import examine
 
     findings = examine(settings_for(home), os.environ)
     if json:
@@ -268,7 +253,7 @@ def doctor(home: Home = None, json: AsJson = False) -> None:
     else:
         for finding in findings:
             mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "trouble": "[red]trouble[/]"}[finding.level]
-            output.out.print(f"{mark:>18}  {finding.subject}: {finding.message}", highlight=False)
+            output.out.print(f"{mark:>18}  {finding.subject}: {escape(finding.message)}", highlight=False)
     if any(f.level == "trouble" for f in findings):
         raise typer.Exit(1)
 

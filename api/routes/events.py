@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -23,6 +23,17 @@ LINGER_SECONDS = 2.0
 """How long a stream waits for the last events of a study that has ended."""
 
 BATCH = 200
+PING_SECONDS = 15
+"""A comment goes out as often, so that proxies keep the connection and a lost one is noticed."""
+
+OVERLAP_SECONDS = 10.0
+"""How much later an event of another study may become visible than one with a higher id."""
+
+ALL_KINDS = ("phase", "trial", "plan", "status")
+"""Of the stream over all studies, which a list of them needs."""
+
+MAX_ID = 2**63 - 1
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 @router.get(
@@ -33,16 +44,64 @@ BATCH = 200
 async def events(
     study: StudyDep,
     archive: ArchiveDep,
-    last_event_id: Annotated[int | None, Header(ge=0, description="Go on after this event.")] = None,
-    after: Annotated[int, Query(ge=0, description="The same, for a first connection.")] = 0,
+    last_event_id: Annotated[int | None, Header(ge=0, le=MAX_ID, description="Go on after this event.")] = None,
+    after: Annotated[int, Query(ge=0, le=MAX_ID, description="The same, for a first connection.")] = 0,
 ) -> EventSourceResponse:
     """Everything that happens in a study as it happens: phase, proposal, progress, trial, guideline, plan, status.
 
     The event `end` says that the study has ended and nothing follows.
     """
     start = after if last_event_id is None else last_event_id
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return EventSourceResponse(stream(archive, study.id, start), ping=15, headers=headers, send_timeout=30)
+    return EventSourceResponse(stream(archive, study.id, start), ping=PING_SECONDS, headers=HEADERS, send_timeout=30)
+
+
+everything = APIRouter(prefix="/events", tags=["studies"], responses=PROBLEMS)
+
+
+@everything.get(
+    "",
+    response_class=EventSourceResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def all_events(
+    archive: ArchiveDep,
+    last_event_id: Annotated[int | None, Header(ge=0, le=MAX_ID, description="Go on after this event.")] = None,
+    after: Annotated[int | None, Query(ge=0, le=MAX_ID, description="The same, for a first connection.")] = None,
+) -> EventSourceResponse:
+    """What happens in all studies from now on: phase, trial, plan, status; each with its study's id. It never ends.
+
+    An event may come twice after a lost connection, and none is left out: `event` is its number.
+    """
+    start = after if last_event_id is None else last_event_id
+    return EventSourceResponse(stream_all(archive, start), ping=PING_SECONDS, headers=HEADERS, send_timeout=30)
+
+
+async def stream_all(archive: Archive, start: int | None) -> AsyncIterator[ServerSentEvent]:
+    """Events of all studies after `start`, or from now on; the archive is read on threads.
+
+    Studies commit side by side, so that an event may become visible after one with a higher id. Each look therefore
+    goes back over the last `OVERLAP_SECONDS` and leaves out what was sent; ids of the stream name a place before which
+    nothing can still come in.
+    """
+    floor = await asyncio.to_thread(archive.events.newest) if start is None else start
+    sent: dict[int, float] = {}
+    while True:
+        now, above, full = time.monotonic(), floor, True
+        while full:
+            records = await asyncio.to_thread(archive.events.of_all, above, BATCH, ALL_KINDS)
+            full = len(records) == BATCH
+            for record in records:
+                above = record.id
+                if record.id not in sent:
+                    sent[record.id] = now
+                    data = {**record.payload, "study": record.study_id, "event": record.id}
+                    yield _event(record, data, floor)
+        for number in sorted(sent):
+            if now - sent[number] < OVERLAP_SECONDS:
+                break
+            floor = max(floor, number)
+            del sent[number]
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def stream(archive: Archive, study_id: str, last_id: int) -> AsyncIterator[ServerSentEvent]:
@@ -67,6 +126,6 @@ async def stream(archive: Archive, study_id: str, last_id: int) -> AsyncIterator
     yield ServerSentEvent(json.dumps({"status": study.status, "error": study.error}), event="end", id=str(last_id))
 
 
-def _event(record: EventRecord) -> ServerSentEvent:
-    data = {**record.payload, "at": record.created_at.isoformat()}
-    return ServerSentEvent(json.dumps(data, ensure_ascii=False), event=record.kind, id=str(record.id))
+def _event(record: EventRecord, payload: Mapping[str, Any] | None = None, id: int | None = None) -> ServerSentEvent:
+    data = {**(payload or record.payload), "at": record.created_at.isoformat()}
+    return ServerSentEvent(json.dumps(data), event=record.kind, id=str(record.id if id is None else id))

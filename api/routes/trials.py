@@ -6,11 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from api.dependencies import MAX_NUMBER, ArchiveDep, StudyDep
+from api.dependencies import MAX_NUMBER, NO_NUL, ArchiveDep, StudyDep
 from api.paging import PagingDep
 from api.routes.spec_bodies import NOT_FOUND, PROBLEMS
-from api.schemas import ExamplePublic, Page, TrialDetail, TrialPublic
+from api.schemas import ExampleInspectedPublic, ExamplePublic, Page, TrialDetail, TrialPublic
 from planner.archive.records import Outcome, Split, TrialStatus
+from planner.inspection import inspect_example
 
 router = APIRouter(prefix="/studies", tags=["trials"], responses=PROBLEMS)
 
@@ -47,6 +48,21 @@ def list_examples(
     archive.trials.get(study.id, trial_no)
     records = archive.trials.examples(study.id, trial_no, paging.wanted, after, outcome)
     return paging.page(records, lambda placed: (placed[0],), lambda placed: ExamplePublic.of(placed[1]))
+
+
+@router.get("/{study_id}/trials/{trial_no}/examples/{example_id:path}", responses=NOT_FOUND)
+def get_example(
+    study: StudyDep,
+    trial_no: TrialNo,
+    example_id: Annotated[str, Path(max_length=1000, pattern=NO_NUL, examples=["e1"])],
+    archive: ArchiveDep,
+) -> ExampleInspectedPublic:
+    """Every draw of every stage on one example, with the vote, the chosen answer and gold.
+
+    At most 200 draws of a prompt are shown; `held` says how many there are. Texts that the archive's policy dropped and
+    draws that were pruned are marked as such.
+    """
+    return ExampleInspectedPublic.of(inspect_example(archive, study.id, trial_no, example_id))
 
 
 def _one(key: tuple[int, ...] | None) -> int | None:

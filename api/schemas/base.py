@@ -24,4 +24,4 @@ class Page(Public, Generic[Item]):
     )
 
 
-AllocationPublic = dict[str, dict[str, str | int]]
+AllocationPublic = dict[str, dict[str, str | int | dict[str, int | float | str]]]

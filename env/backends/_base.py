@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -158,4 +158,21 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Release connections and memory; later calls are an error."""
+        ...
+
+
+@runtime_checkable
+class StreamingBackend(Backend, Protocol):
+    """A backend that can tell of a draw while it grows."""
+
+    async def stream(self, request: DrawRequest, on_text: Callable[[str], None]) -> Settled | Failed:
+        """Draw one sample: the same as `generate` gives for the request.
+
+        One attempt: a server that cannot stream, or fails, is `Failed`. What was told is the beginning of the draw's
+        text, and all of it once it has settled.
+
+        Args:
+            request: with one index.
+            on_text: told each new piece of the text, on the event loop.
+        """
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +18,7 @@ from env.errors import BackendError
 from env.traffic import ServerGate, gate_of
 
 if TYPE_CHECKING:
+    import httpx2
     from openai import AsyncOpenAI
 
 _ASKS = 4
@@ -93,6 +94,9 @@ class OpenAIBackend:
         self._habits = Habits()
         self._gate: ServerGate | None = None
         self._calls: Calls | None = None
+        self._streams: httpx2.AsyncClient | None = None
+        """For replies that are read while they come; of the same event loop."""
+
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -111,6 +115,23 @@ class OpenAIBackend:
             raise BackendError(f"{self._model} is served as a verifier ({self._dialect.api}): ask it for scores")
         async for outcome in _as_known(self._outcome(calls, number, one) for number, one in enumerate(requests)):
             yield outcome
+
+    async def stream(self, request: DrawRequest, on_text: Callable[[str], None]) -> Settled | Failed:
+        """See `StreamingBackend.stream`."""
+        calls = self._open_calls()
+        if self._streams is None:
+            from env.backends.openai_transport import open_http_client
+
+            net = 2 * self._limits.timeout_s
+            self._streams = open_http_client(self._base_url, self._concurrency, net, self._egress, streams=True)
+            self._streams.headers["Authorization"] = f"Bearer {self._api_key or 'none'}"
+        [index] = request.indices
+        seed = base_seed(request) + index
+        try:
+            draw = await calls.stream(self._streams, request.messages, request.sampling, seed, index, on_text)
+        except BackendError as error:
+            return Failed(0, self._reason(error))
+        return Settled(0, (draw,))
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Settled | Failed]:
         """See `Backend.score`.
@@ -135,6 +156,9 @@ class OpenAIBackend:
         """Close the connections; later calls raise."""
         self._closed = True
         calls, self._calls, self._gate = self._calls, None, None
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            await streams.aclose()
         if calls is not None:
             await calls.client.close()
 
@@ -149,6 +173,7 @@ class OpenAIBackend:
             raise BackendError(f"the backend of {self._model} is closed; open a new one")
         loop = asyncio.get_running_loop()
         if self._calls is None or self._loop is not loop:
+            self._streams = None
             self._gate = gate_of(self._public_url, self._concurrency)
             place = Place(self._model, self._base_url.rstrip("/"), self._tenant)
             self._calls = Calls(

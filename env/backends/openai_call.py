@@ -13,11 +13,13 @@ from env.backends._base import Draw, DrawRequest, Message, Sampling, ScoreReques
 from env.backends.openai_dialect import CONTINUE_FIELDS, Body, Dialect, Habits, draw_body, draw_path, score_body
 from env.backends.openai_reply import Asked, MalformedReplyError, estimated_tokens, read_draws, read_prompt_tokens
 from env.backends.openai_score import read_score
+from env.backends.openai_stream import StreamedDraw
 from env.errors import BackendError
 from env.spans import span
 from env.traffic import NotAdmittedError, ServerGate, Verdict
 
 if TYPE_CHECKING:
+    import httpx2
     from openai import APIStatusError, AsyncOpenAI
 
 _RETRIED = frozenset({408, 409, 429})
@@ -119,6 +121,61 @@ class Calls:
             return Sent(self._draw_url, body)
 
         return await self._ask(build, read)
+
+    async def stream(
+        self,
+        client: httpx2.AsyncClient,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        seed: int,
+        index: int,
+        on_text: Callable[[str], None],
+    ) -> Draw:
+        """Draw one sample and tell of its text while it comes; one attempt.
+
+        Args:
+            client: reads replies while they come, and carries the token.
+            messages: the prompt.
+            sampling: how to draw.
+            seed: of the request.
+            index: of the draw.
+            on_text: told each piece.
+
+        Raises:
+            BackendError: it failed.
+        """
+        import httpx2
+
+        if sampling.stop and "stop" in self._habits.without:
+            raise BackendError("the server cannot be told where to stop, so that its text is cut only when it is whole")
+        body = draw_body(self._dialect, self._habits, self._place.model, messages, sampling, seed, 1)
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        drawn = StreamedDraw(on_text)
+        async with self._slots:
+            ticket = await self._gate.enter(self._place.tenant, False)
+            verdict, reason = Verdict.ABANDONED, ""
+            try:
+                async with (
+                    asyncio.timeout(self._limits.timeout_s),
+                    client.stream("POST", self._draw_url, json=body) as reply,
+                ):
+                    if reply.status_code != 200:
+                        healthy = reply.status_code < 500 and reply.status_code != 429
+                        verdict = Verdict.SERVED if healthy else Verdict.BUSY
+                        raise BackendError(f"HTTP {reply.status_code} to a request for a stream")
+                    await drawn.read(reply.aiter_lines())
+                verdict = Verdict.SERVED
+                return drawn.draw(index, "\n".join(m.content for m in messages), sampling)
+            except TimeoutError:
+                verdict, reason = Verdict.UNAVAILABLE, f"no answer within {self._limits.timeout_s:g} s"
+                raise BackendError(reason) from None
+            except httpx2.HTTPError as error:
+                verdict, reason = Verdict.BROKEN, f"no connection ({error})"
+                raise BackendError(reason) from None
+            except MalformedReplyError as error:
+                raise BackendError(str(error)) from None
+            finally:
+                self._gate.leave(ticket, verdict, reason)
 
     async def score(self, request: ScoreRequest) -> Draw:
         """Ask a verifier.

@@ -43,7 +43,9 @@ class _TokenLogprob(TypedDict):
     logprob: float
 
 
-class _Logprobs(Lenient):
+class TokenLogprobs(Lenient):
+    """Log-probabilities of a choice, or of a piece of one."""
+
     content: list[_TokenLogprob] | None = None
     token_logprobs: list[float | None] | None = None
 
@@ -61,7 +63,7 @@ class _Choice(Lenient):
     text: str | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: TokenLogprobs | None = None
 
     @property
     def said(self) -> str | None:

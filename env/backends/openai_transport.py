@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import urllib.request
 from urllib.parse import urlsplit
@@ -113,8 +114,51 @@ class DirectTransport(httpx2.AsyncBaseTransport):
         return self._certificates
 
 
+class StreamingTransport(httpx2.AsyncHTTPTransport):
+    """The usual transport, which hands replies on while they come, to addresses that were checked before."""
+
+    def __init__(self, egress: Egress | None = None) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            egress: which addresses may be reached, where redirects lead included; any where None.
+        """
+        super().__init__(trust_env=False)
+        self._egress = egress
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request.
+
+        Raises:
+            httpx2.TransportError: no connection, or one that was lost.
+        """
+        if self._egress is not None:
+            request = await self._pinned(request, self._egress)
+        return await super().handle_async_request(request)
+
+    async def _pinned(self, request: httpx2.Request, egress: Egress) -> httpx2.Request:
+        """The request to the very address that was checked: a name may lead elsewhere the next time it is looked up."""
+        host, port = request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)
+        try:
+            await asyncio.to_thread(egress.check_host, host, port)
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            for *_, place in found:
+                egress.check_address(host, str(place[0]))
+        except (EgressError, OSError) as error:
+            raise httpx2.ConnectError(str(error)) from error
+        address = str(found[0][-1][0])
+        named = {**request.extensions, "sni_hostname": host}
+        return httpx2.Request(
+            request.method,
+            request.url.copy_with(host=address),
+            headers=request.headers,
+            stream=request.stream,
+            extensions=named,
+        )
+
+
 def open_http_client(
-    base_url: str, concurrency: int, timeout_s: float, egress: Egress | None = None
+    base_url: str, concurrency: int, timeout_s: float, egress: Egress | None = None, streams: bool = False
 ) -> httpx2.AsyncClient:
     """The client for one server; by way of the environment's proxy where one is set for it.
 
@@ -124,6 +168,7 @@ def open_http_client(
         timeout_s: a second net by way of a proxy: whoever sends keeps the time itself.
         egress: which addresses may be reached; any where None. By way of a proxy only the names can be checked, as it
             is the proxy that connects.
+        streams: replies are read while they come; `DirectTransport` reads them whole.
     """
 
     async def check(request: httpx2.Request) -> None:
@@ -139,4 +184,6 @@ def open_http_client(
         limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         hooks = {"request": [check]}
         return httpx2.AsyncClient(limits=limits, timeout=timeout_s, follow_redirects=True, event_hooks=hooks)
+    if streams:
+        return httpx2.AsyncClient(transport=StreamingTransport(egress), timeout=timeout_s, follow_redirects=True)
     return httpx2.AsyncClient(transport=DirectTransport(egress), timeout=timeout_s, follow_redirects=True)

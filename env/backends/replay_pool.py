@@ -9,6 +9,7 @@ Columns, one row a draw:
 | ``draw`` | integer | its index, unique among the draws of the four columns above |
 | ``answer`` | text | what the stage's parser reads; null where the draw had no readable answer |
 | ``tokens_in``, ``tokens_out`` | integer | tokens of the prompt, and of the whole draw |
+| ``score`` (optional) | number | a verifier's score of the draw; not replayed, read by the search benchmark |
 | ``cut_tokens`` (optional) | list of integers | where an answer was probed: ascending, below ``tokens_out`` |
 | ``cut_answers`` (optional) | list of texts | the answer probed at each of those; null where there was none |
 """
@@ -46,7 +47,8 @@ _REQUIRED = {
     "tokens_out": pa.int64(),
 }
 _CUTS = {"cut_tokens": pa.list_(pa.int64()), "cut_answers": pa.list_(pa.string())}
-_NULLABLE = {"answer", "upstream", *_CUTS}
+_SCORE = {"score": pa.float64()}
+_NULLABLE = {"answer", "upstream", *_CUTS, *_SCORE}
 
 Key = tuple[str, Address]
 """Model and address."""
@@ -65,6 +67,8 @@ class Recorded:
     tokens_out: int
     cut_tokens: tuple[int, ...] = ()
     cut_answers: tuple[str | None, ...] = ()
+    score: float | None = None
+    """A verifier's score, where one was recorded."""
 
     @property
     def least_tokens(self) -> int:
@@ -106,6 +110,11 @@ class RecordedPool:
         """Names of the recorded models, sorted."""
         return tuple(sorted({model for model, _ in self._rows}))
 
+    @property
+    def keys(self) -> Iterable[Key]:
+        """Every model and address with draws."""
+        return self._rows.keys()
+
     def stages(self, model: str) -> tuple[str, ...]:
         """Names of the stages a model was recorded on, sorted."""
         return tuple(sorted({address.stage for name, address in self._rows if name == model}))
@@ -123,6 +132,7 @@ class RecordedPool:
             values["tokens_out"],
             tuple(values.get("cut_tokens") or ()),
             tuple(values.get("cut_answers") or ()),
+            values.get("score"),
         )
 
     def least_tokens(self, model: str, stage: str) -> int:
@@ -188,7 +198,7 @@ def _checked(name: str, table: pa.Table) -> pa.Table:
         raise PoolError(f"{name}: cut_tokens and cut_answers belong together; one of them is missing")
     if table.num_rows == 0:
         raise PoolError(f"{name}: holds no draws")
-    wanted = {c: kind for c, kind in {**_REQUIRED, **_CUTS}.items() if c in table.column_names}
+    wanted = {c: kind for c, kind in {**_REQUIRED, **_CUTS, **_SCORE}.items() if c in table.column_names}
     checked = pa.table({c: _cast(name, c, table.column(c), kind) for c, kind in wanted.items()})
     _require_sound(name, checked)
     return checked

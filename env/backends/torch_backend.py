@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,6 +86,14 @@ class TorchBackend:
             feeding.cancel()
             for job in jobs:
                 job.cancelled = True
+
+    async def stream(self, request: DrawRequest, on_text: Callable[[str], None]) -> Settled | Failed:
+        """See `StreamingBackend.stream`."""
+        self._require("generate", "this checkpoint is a verifier: ask it for scores, not for draws")
+        engine = await self._engine_or_reason()
+        if isinstance(engine, str):
+            return Failed(0, engine)
+        return await _streamed(engine, request, on_text)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Settled | Failed]:
         """See `Backend.score`."""
@@ -174,6 +182,43 @@ async def _feed(
         except BackendError as error:
             for job in fresh:
                 outcomes.put_nowait(Failed(positions[id(job)], str(error)))
+
+
+async def _streamed(engine: Engine, request: DrawRequest, on_text: Callable[[str], None]) -> Settled | Failed:
+    from env.engine.finishing import job_texts
+    from env.engine.jobs import Job
+    from env.engine.streaming import settled_text
+
+    loop = asyncio.get_running_loop()
+    ending: Ending = "open" if continues(request.messages) else "reply"
+    [tokens] = await asyncio.to_thread(_encode, engine, [request.messages], [ending])
+    if isinstance(tokens, str):
+        return Failed(0, tokens)
+    events: asyncio.Queue[Sequence[int] | Job] = asyncio.Queue()
+
+    def put(event: Sequence[int] | Job) -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    partial = request.messages[-1].content if continues(request.messages) else ""
+    job = Job(tokens, request.sampling, request.indices, partial=partial)
+    job.progress = lambda _, grown: put(grown)
+    told = ""
+    try:
+        engine.submit([job], put)
+        while not isinstance(event := await events.get(), Job):
+            text = settled_text(job_texts(engine.tokenizer, [job], [event])[0], request.sampling.stop)
+            if len(text) > len(told):
+                on_text(text[len(told) :])
+                told = text
+    except BackendError as error:
+        return Failed(0, str(error))
+    finally:
+        job.cancelled = True
+    outcome = _outcome(0, job)
+    if isinstance(outcome, Settled) and (rest := outcome.draws[0].text[len(told) :]):
+        on_text(rest)
+    return outcome
 
 
 def _outcome(position: int, job: Job) -> Settled | Failed:

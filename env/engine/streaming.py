@@ -70,7 +70,7 @@ class _Stream:
     def grown(self, place: int, index: int, tokens: Sequence[int]) -> Iterator[str]:
         """New text of a draw under way."""
         job = self._jobs[place]
-        text = _settled_text(job_texts(self._tokenizer, [job], [tokens])[0], job.sampling.stop)
+        text = settled_text(job_texts(self._tokenizer, [job], [tokens])[0], job.sampling.stop)
         number = self._first_choice(place) + job.indices.index(index)
         sent = self._sent.get(number, "")
         if len(text) > len(sent):
@@ -93,7 +93,7 @@ def _reporter(place: int, put: Callable[[_Growth], None]) -> Callable[[int, Sequ
     return lambda index, tokens: put((place, index, tokens))
 
 
-def _settled_text(text: str, stops: Sequence[str]) -> str:
+def settled_text(text: str, stops: Sequence[str]) -> str:
     """The part of a growing text that more tokens cannot change."""
     held = max((_overlap(text, stop) for stop in stops), default=0)
     return text[: len(text) - held].rstrip(_INCOMPLETE)

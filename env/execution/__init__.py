@@ -3,6 +3,7 @@
 from env.execution.allowance import Allowance, AllowanceSpent, Quota
 from env.execution.environment import Environment
 from env.execution.evidence import ExampleEvidence, Spend, StageOutcome, TrialResult
+from env.execution.live import LiveAnswer, LivePipeline, StageAnswer, StageFailed, Wishes
 from env.execution.progress import Progress, ProgressSink
 
 __all__ = [
@@ -10,10 +11,15 @@ __all__ = [
     "AllowanceSpent",
     "Environment",
     "ExampleEvidence",
+    "LiveAnswer",
+    "LivePipeline",
     "Progress",
     "ProgressSink",
     "Quota",
     "Spend",
+    "StageAnswer",
+    "StageFailed",
     "StageOutcome",
     "TrialResult",
+    "Wishes",
 ]

@@ -187,6 +187,23 @@ class Environment:
             messages = tuple(Message(m.role, render(m.template, names)) for m in stage.prompt)
         except TemplateError as error:
             raise TemplateError(f"stage {stage.name}: {error}") from error
+        return self.prepared_run(stage, setting, messages, names)
+
+    def prepared_run(
+        self,
+        stage: StageSpec,
+        setting: StageSetting,
+        messages: tuple[Message, ...],
+        names: Mapping[str, JsonValue],
+    ) -> StageRun:
+        """A stage on messages that are written already.
+
+        Args:
+            stage: the stage.
+            setting: what it spends.
+            messages: the prompt.
+            names: what the critic's prompts may name beside `prompt`, `attempt` and `attempts`.
+        """
 
         def ask_critic(kind: PromptKind, values: Mapping[str, JsonValue]) -> tuple[Message, ...]:
             shown: dict[str, JsonValue] = {**names, "prompt": messages[-1].content, **values}

@@ -81,6 +81,17 @@ class FleetBackend:
         async for outcome in self._asked(requests, ask):
             yield outcome
 
+    async def stream(self, request: DrawRequest, on_text: Callable[[str], None]) -> Settled | Failed:
+        """See `StreamingBackend.stream`."""
+        if self._closed:
+            raise BackendError(f"the backend of {self._spec.model} is closed; open a new one")
+        wanted = time.monotonic()
+        async with self._fleet.acquire([self._spec.model]) as lease:
+            self.load_seconds += lease.load_seconds
+            waited(wanted, lease.load_seconds)
+            backend = await self._at(lease)
+            return await backend.stream(request, on_text)
+
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Settled | Failed]:
         """See `Backend.score`.
 

@@ -66,7 +66,7 @@ def load_splits(spec: DataSpec) -> Splits:
         case FileData():
             return _split(list(_read_file(spec.path)), spec.search, spec.test, spec.seed)
         case InlineData():
-            rows = [_example(row, f"row {i + 1}", str(i + 1)) for i, row in enumerate(spec.rows)]
+            rows = [example_of(row, f"row {i + 1}", str(i + 1)) for i, row in enumerate(spec.rows)]
             return _split(rows, spec.search, spec.test, spec.seed)
         case PoolData():
             return _pool_splits(spec)
@@ -82,7 +82,7 @@ def _pool_splits(spec: PoolData) -> Splits:
     if not path.is_file():
         raise DataError(f"{spec.gold}: no such file below the data root {data_root()}")
     rows = read_gold(path)
-    examples = [_example(row.fields, f"{spec.gold} row {n}", str(n)) for n, row in enumerate(rows, 1)]
+    examples = [example_of(row.fields, f"{spec.gold} row {n}", str(n)) for n, row in enumerate(rows, 1)]
     if len({example.id for example in examples}) != len(examples):
         raise DataError(f"{spec.gold}: two rows have the same example")
     if all(row.split is None for row in rows):
@@ -116,10 +116,20 @@ def _read_file(name: str) -> Iterable[Example]:
                 raise DataError(f"{name} line {number}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise DataError(f"{name} line {number}: expected an object")
-            yield _example(row, f"{name} line {number}", str(number))
+            yield example_of(row, f"{name} line {number}", str(number))
 
 
-def _example(row: Mapping[str, object], place: str, default_id: str) -> Example:
+def example_of(row: Mapping[str, object], place: str, default_id: str) -> Example:
+    """The example that a row of a data set states.
+
+    Args:
+        row: `answer` or `answers`, perhaps `id` and `stage_gold`, and the fields that prompts name.
+        place: of the row, for messages.
+        default_id: where it has no `id`.
+
+    Raises:
+        DataError: it states none; the message begins with the place.
+    """
     fields = dict(row)
     identity = str(fields.pop("id", default_id))
     raw = fields.pop("answers", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from jinja2 import StrictUndefined, Template, meta
+from jinja2 import StrictUndefined, Template, meta, nodes
 from jinja2 import TemplateError as JinjaError
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -46,8 +46,17 @@ def template_variables(source: str) -> frozenset[str]:
     Raises:
         TemplateError: the template cannot be parsed; the message gives the line.
     """
+    return frozenset(meta.find_undeclared_variables(parsed_template(source))) - set(_SANDBOX.globals)
+
+
+def parsed_template(source: str) -> nodes.Template:
+    """A template as its syntax tree, with the white space that rendering keeps.
+
+    Raises:
+        TemplateError: the template cannot be parsed; the message gives the line.
+    """
     try:
-        return frozenset(meta.find_undeclared_variables(_SANDBOX.parse(source))) - set(_SANDBOX.globals)
+        return _SANDBOX.parse(source)
     except JinjaError as error:
         line = getattr(error, "lineno", None)
         raise TemplateError(f"template does not parse{f' (line {line})' if line else ''}: {error}") from error

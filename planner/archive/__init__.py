@@ -4,6 +4,7 @@ from planner.archive.access import AccessScope, NewToken, TokenRecord
 from planner.archive.archive import Archive, open_archive
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
+from planner.archive.datasets import DatasetRecord
 from planner.archive.errors import Ambiguous, ArchiveError, BudgetExhausted, Changed, NotFound, StatusConflict
 from planner.archive.filters import StudyFilter
 from planner.archive.ledgers import Decision
@@ -16,7 +17,9 @@ from planner.archive.records import (
     Ledger,
     LedgerEntry,
     LedgerUsage,
+    PlanKind,
     PlanRecord,
+    PromotionRecord,
     ProposalRecord,
     SearchLedger,
     StudyRecord,
@@ -45,6 +48,7 @@ __all__ = [
     "BudgetExhausted",
     "Changed",
     "Claim",
+    "DatasetRecord",
     "Decision",
     "EventRecord",
     "GuidelineRecord",
@@ -55,7 +59,9 @@ __all__ = [
     "NewRun",
     "NewToken",
     "NotFound",
+    "PlanKind",
     "PlanRecord",
+    "PromotionRecord",
     "ProposalRecord",
     "RunRecord",
     "SchedulePlan",

@@ -12,12 +12,14 @@ from sqlalchemy import Engine
 from planner.archive.access import Tokens
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import label, open_engine
+from planner.archive.datasets import Datasets
 from planner.archive.events import Events
 from planner.archive.guidelines import Guidelines
 from planner.archive.ledgers import Ledgers
 from planner.archive.migration import migrate, require_head
 from planner.archive.pipelines import Pipelines
 from planner.archive.plans import Plans
+from planner.archive.promotions import Promotions
 from planner.archive.proposals import Proposals
 from planner.archive.schedule_runs import ScheduleAlerts, ScheduleRuns
 from planner.archive.schedules import Schedules
@@ -45,6 +47,8 @@ class Archive:
         self.proposals = Proposals(sessions)
         self.guidelines = Guidelines(sessions)
         self.plans = Plans(sessions)
+        self.datasets = Datasets(sessions)
+        self.promotions = Promotions(sessions)
         self.pipelines = Pipelines(sessions)
         self.ledgers = Ledgers(sessions)
         self.events = Events(sessions)

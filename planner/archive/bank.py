@@ -160,6 +160,32 @@ class SqlSampleBank:
                     found.setdefault(bytes(key).hex(), {})[index] = answer
         return found
 
+    def models_of(self, keys: Sequence[PromptKey]) -> Mapping[PromptKey, ModelIdentity]:
+        """Who drew each prompt's draws; keys without draws are absent.
+
+        Raises:
+            ArchiveError: the database failed.
+        """
+        prompts, models = table_of(PromptRow), table_of(ModelRow)
+        query = select(prompts.c.key, models.c.name, models.c.revision).select_from(prompts.join(models))
+        found: dict[PromptKey, ModelIdentity] = {}
+        with explained(self._engine), self._engine.connect() as connection:
+            for chunk in _chunks(keys):
+                for key, name, revision in connection.execute(query.where(prompts.c.key.in_(chunk))):
+                    found[bytes(key).hex()] = ModelIdentity(name, revision)
+        return found
+
+    def models(self) -> list[ModelIdentity]:
+        """Every model whose draws or scores the bank holds, by name.
+
+        Raises:
+            ArchiveError: the database failed.
+        """
+        models = table_of(ModelRow)
+        query = select(models.c.name, models.c.revision).order_by(models.c.name, models.c.revision)
+        with explained(self._engine), self._engine.connect() as connection:
+            return [ModelIdentity(name, revision) for name, revision in connection.execute(query)]
+
     def keep_answers(
         self,
         parser: ParserKey,

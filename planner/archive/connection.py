@@ -30,6 +30,7 @@ WRITE_OPTION = "archive_write"
 """Execution option of connections whose transactions write: SQLite takes its write lock at the start."""
 
 _ACCEPTED = "use sqlite:////path/to/archive.db or postgresql://user:password@host:5432/database"
+_ENCODER = json.JSONEncoder(allow_nan=False)
 _DISK_FULL_SQLSTATE = "53100"
 
 
@@ -138,7 +139,7 @@ def _explanation(url: URL, error: exc.DBAPIError) -> str:
 def _json_text(value: object) -> str:
     """JSON in the strict sense, which both databases take: NaN and infinities have no place in it."""
     try:
-        return json.dumps(value, allow_nan=False)
+        return _ENCODER.encode(value)
     except (TypeError, ValueError) as error:
         raise ArchiveError(f"the archive cannot store this as JSON: {error}") from error
 
@@ -146,7 +147,8 @@ def _json_text(value: object) -> str:
 def _prepare_folder(url: URL) -> None:
     folder = Path(str(url.database)).absolute().parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # What studies saw is nobody else's business; a folder that is there already keeps its permissions.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ArchiveError(
             f"the archive's folder {folder} cannot be created ({error.strerror}); name a writable one"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import insert
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from planner.archive.records import EventRecord
-from planner.archive.sessions import Sessions, serialise, utc_now
+from planner.archive.sessions import Sessions, insert_missing, serialise, utc_now
 from planner.archive.tables import EventRow, table_of
 
 
@@ -47,8 +47,8 @@ class Events:
         """
         with self._sessions.write() as session:
             serialise(session, "events", study_id)
-            for kind, payload, key in events:
-                _append(session, study_id, kind, payload, key)
+            rows = [_values(study_id, kind, payload, key) for kind, payload, key in events]
+            insert_missing(session.connection(), EventRow, rows)
 
     def after(self, study_id: str, last_id: int = 0, limit: int = 500) -> list[EventRecord]:
         """Events with ids above `last_id`, oldest first, at most `limit`."""
@@ -56,6 +56,24 @@ class Events:
         with self._sessions.read() as session:
             rows = session.exec(query.order_by(col(EventRow.id)).limit(limit))
             return [EventRecord(**row.model_dump(exclude={"event_key"})) for row in rows]
+
+    def of_all(self, above: int, limit: int = 500, kinds: Sequence[str] = ()) -> list[EventRecord]:
+        """Events of all studies with ids above one, oldest first, at most `limit`, of some kinds only where given.
+
+        Unlike one study's, events of different studies may become visible out of the order of their ids: whoever must
+        miss none asks again from some events back.
+        """
+        query = select(EventRow).where(col(EventRow.id) > above)
+        if kinds:
+            query = query.where(col(EventRow.kind).in_(list(kinds)))
+        with self._sessions.read() as session:
+            rows = session.exec(query.order_by(col(EventRow.id)).limit(limit))
+            return [EventRecord(**row.model_dump(exclude={"event_key"})) for row in rows]
+
+    def newest(self) -> int:
+        """Id of the newest event of all studies; 0 where there is none."""
+        with self._sessions.read() as session:
+            return int(session.exec(select(func.max(EventRow.id))).one() or 0)
 
     def named(self, study_id: str, key: str) -> EventRecord | None:
         """The event of a study with this key; None where there is none."""
@@ -80,6 +98,15 @@ def _append(session: Session, study_id: str, kind: str, payload: Mapping[str, An
         existing = session.exec(known).first()
         if existing is not None:
             return existing
-    values = {"study_id": study_id, "event_key": key, "kind": kind, "payload": dict(payload)}
-    added = session.connection().execute(insert(table_of(EventRow)).values(**values, created_at=utc_now()))
+    added = session.connection().execute(insert(table_of(EventRow)).values(**_values(study_id, kind, payload, key)))
     return int((added.inserted_primary_key or (0,))[0])
+
+
+def _values(study_id: str, kind: str, payload: Mapping[str, Any], key: str | None) -> dict[str, Any]:
+    return {
+        "study_id": study_id,
+        "event_key": key,
+        "kind": kind,
+        "payload": dict(payload),
+        "created_at": utc_now(),
+    }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from env.calls import Call
 from env.execution.evidence import CurvePoint, ExampleEvidence, StageOutcome
@@ -16,7 +17,7 @@ from planner.archive.tables import EvidenceRow
 
 def standard_error(scores: Sequence[float]) -> float | None:
     """Sample standard deviation / sqrt(n); None below two scores."""
-    return statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None
+    return float(np.std(scores, ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else None
 
 
 def aggregated_curves(evidence: Sequence[ExampleEvidence]) -> dict[str, tuple[KPoint, ...]]:
@@ -26,35 +27,43 @@ def aggregated_curves(evidence: Sequence[ExampleEvidence]) -> dict[str, tuple[KP
     example that does not know this k counts with mass 0.
     """
     scored = [example for example in evidence if example.status == "scored"]
-    known: dict[str, dict[int, list[CurvePoint]]] = {}
+    known: dict[str, list[tuple[float, ...]]] = {}
     for example in scored:
         for stage, curve in example.curves.items():
-            for point in curve:
-                known.setdefault(stage, {}).setdefault(point[0], []).append(CurvePoint(*point))
-    return {
-        stage: tuple(_point(k, by_k[k], len(scored)) for k in sorted(by_k)) for stage, by_k in known.items() if by_k
-    }
+            known.setdefault(stage, []).extend(p if len(p) == 4 else CurvePoint(*p) for p in curve)
+    return {stage: _points(np.array(points), len(scored)) for stage, points in known.items() if points}
 
 
-def _point(k: int, points: Sequence[CurvePoint], examples: int) -> KPoint:
-    mass = math.fsum(point.mass for point in points)
-    draws = sum(point.draws for point in points)
-    if mass <= 0:
-        return KPoint(k, None, 0.0, draws)
-    score = math.fsum(point.value for point in points) / mass
-    return KPoint(k, score, mass / examples, draws, _ratio_error(score, points, mass))
+def _points(points: NDArray[np.float64], examples: int) -> tuple[KPoint, ...]:
+    """A stage's curve from all points of all examples, shape (n, 4), in the columns of `CurvePoint`."""
+    at = points[np.argsort(points[:, 0], kind="stable")]
+    ks, starts = np.unique(at[:, 0], return_index=True)
+    values, masses, draws = (np.add.reduceat(at[:, i], starts) for i in (1, 2, 3))
+    scores = np.divide(values, masses, out=np.zeros_like(values), where=masses > 0)
+    counts = np.diff(np.append(starts, len(at)))
+    squares = np.add.reduceat((at[:, 1] - np.repeat(scores, counts) * at[:, 2]) ** 2, starts)
+    known = np.add.reduceat((at[:, 2] > 0).astype(np.float64), starts)
+    return tuple(
+        KPoint(int(k), score, mass / examples, int(n), _ratio_error(square, int(of), mass))
+        if mass > 0
+        else KPoint(int(k), None, 0.0, int(n))
+        for k, score, mass, n, square, of in zip(
+            *(column.tolist() for column in (ks, scores, masses, draws, squares, known)), strict=True
+        )
+    )
 
 
-def _ratio_error(score: float, points: Sequence[CurvePoint], mass: float) -> float | None:
+def _ratio_error(squares: float, examples: int, mass: float) -> float | None:
     """Standard error of sum(value) / sum(mass) over examples, by linearisation; the plain one where all masses are 1.
 
     ``sqrt(n / (n - 1) * sum((value - score * mass)^2)) / sum(mass)``, Cochran, Sampling Techniques, section 6.4.
+
+    Args:
+        squares: the sum of squares.
+        examples: n, those with mass.
+        mass: the sum of masses.
     """
-    n = sum(point.mass > 0 for point in points)
-    if n < 2:
-        return None
-    squares = math.fsum((point.value - score * point.mass) ** 2 for point in points)
-    return math.sqrt(n / (n - 1) * squares) / mass
+    return math.sqrt(examples / (examples - 1) * squares) / mass if examples > 1 else None
 
 
 def independent_draws(evidence: Sequence[ExampleEvidence]) -> int:
@@ -69,7 +78,7 @@ def independent_draws(evidence: Sequence[ExampleEvidence]) -> int:
 
 def curves_json(curves: Mapping[str, Sequence[KPoint]]) -> dict[str, Any]:
     """Aggregated curves as JSON; the inverse of `curves_from_json`."""
-    return {stage: [asdict(point) for point in points] for stage, points in curves.items()}
+    return {stage: [dict(vars(point)) for point in points] for stage, points in curves.items()}
 
 
 def curves_from_json(value: Mapping[str, Any]) -> dict[str, tuple[KPoint, ...]]:

@@ -130,25 +130,31 @@ class Ledgers:
             return Decision(tuple(granted), refused, False, totals)
 
     def settle_entry(self, study_id: str, entry_key: str, amounts: Mapping[Ledger, float]) -> None:
-        """Settle one entry in several ledgers in one transaction; the first settlement of each stays.
+        """Settle one entry in several ledgers; see `settle_batch`."""
+        self.settle_batch(study_id, {entry_key: amounts})
+
+    def settle_batch(self, study_id: str, amounts: Mapping[str, Mapping[Ledger, float]]) -> None:
+        """Settle entries, by key, in several ledgers in one transaction; the first settlement of each stays.
 
         Raises:
-            ArchiveError: nothing was reserved under this key in a ledger, or an amount that is no amount.
+            ArchiveError: nothing was reserved under a key in a ledger, or an amount that is no amount.
         """
-        for amount in amounts.values():
+        for amount in (amount for of_entry in amounts.values() for amount in of_entry.values()):
             _check_amount(amount)
-        query = select(LedgerRow).where(*_these(study_id, [entry_key]))
+        query = select(LedgerRow).where(*_these(study_id, list(amounts)))
         with self._sessions.write() as session:
-            rows = {row.ledger: row for row in session.exec(query.with_for_update())}
-            missing = sorted(ledger for ledger in amounts if ledger not in rows)
-            if missing:
-                raise ArchiveError(
-                    f"the {', '.join(missing)} ledger of study {study_id} has no entry {entry_key!r}; reserve first"
-                )
-            for ledger, amount in amounts.items():
-                if rows[ledger].settled is None:
-                    rows[ledger].settled, rows[ledger].settled_at = amount, utc_now()
-                    session.add(rows[ledger])
+            rows = {(row.entry_key, row.ledger): row for row in session.exec(query.with_for_update())}
+            for key, of_entry in amounts.items():
+                missing = sorted(ledger for ledger in of_entry if (key, ledger) not in rows)
+                if missing:
+                    raise ArchiveError(
+                        f"the {', '.join(missing)} ledger of study {study_id} has no entry {key!r}; reserve first"
+                    )
+                for ledger, amount in of_entry.items():
+                    row = rows[key, ledger]
+                    if row.settled is None:
+                        row.settled, row.settled_at = amount, utc_now()
+                        session.add(row)
 
     def entries(self, study_id: str, entry_keys: Sequence[str]) -> dict[tuple[str, Ledger], tuple[float, float | None]]:
         """(reserved, settled or None) by entry key and ledger, of the entries there are."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, cast
 
-from sqlmodel import col, select
+from sqlmodel import and_, col, or_, select
 
 from env.allocation import Allocation
 from planner.archive.errors import NotFound
 from planner.archive.records import PlanKind, PlanRecord
 from planner.archive.sessions import Sessions, insert_missing, utc_now
-from planner.archive.tables import PlanRow
+from planner.archive.tables import PlanRow, StudyRow
 
 
 class Plans:
@@ -49,6 +50,35 @@ class Plans:
             if row is None:
                 raise NotFound(f"study {study_id!r} has no {kind} plan; it has one when it is done")
             return _record(row)
+
+    def page(
+        self,
+        limit: int = 50,
+        after: tuple[datetime, str, str] | None = None,
+        kind: PlanKind | None = None,
+        name_contains: str = "",
+    ) -> list[tuple[PlanRecord, str]]:
+        """Plans with the names of their studies, newest first.
+
+        Args:
+            limit: how many at most.
+            after: when the last plan of the page before was made, its study and its kind.
+            kind: only these.
+            name_contains: only plans of studies whose name contains this, whatever the case.
+        """
+        at, of, which = col(PlanRow.created_at), col(PlanRow.study_id), col(PlanRow.kind)
+        query = select(PlanRow, StudyRow.name).join(StudyRow, of == col(StudyRow.id))
+        query = query.order_by(at.desc(), of.desc(), which.desc()).limit(limit)
+        if kind is not None:
+            query = query.where(which == kind)
+        if name_contains:
+            query = query.where(col(StudyRow.name).icontains(name_contains, autoescape=True))
+        if after is not None:
+            moment, study, last = after
+            earlier = or_(of < study, and_(of == study, which < last))
+            query = query.where(or_(at < moment, and_(at == moment, earlier)))
+        with self._sessions.read() as session:
+            return [(_record(row), name) for row, name in session.exec(query)]
 
     def list(self, study_id: str | None = None, limit: int = 100) -> list[PlanRecord]:
         """Plans, newest first; of one study where given."""

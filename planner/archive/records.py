@@ -206,6 +206,28 @@ class PlanRecord:
 
     created_at: datetime
 
+    @property
+    def id(self) -> str:
+        """What names this plan: the study's id, with ``:best`` behind it where it is not the chosen one."""
+        return self.study_id if self.kind == "chosen" else f"{self.study_id}:{self.kind}"
+
+
+@dataclass(frozen=True)
+class PromotionRecord:
+    """One moment at which a name was given to a plan."""
+
+    name: str
+    study_id: str
+    kind: PlanKind
+    promoted_at: datetime
+    promoted_by: str
+    """Who did it, as far as known."""
+
+    @property
+    def plan_id(self) -> str:
+        """See `PlanRecord.id`."""
+        return self.study_id if self.kind == "chosen" else f"{self.study_id}:{self.kind}"
+
 
 @dataclass(frozen=True)
 class LedgerEntry:

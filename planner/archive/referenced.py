@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, or_, select
 from env.errors import ApportionError
 from env.spec import StudySpec
 from env.spec.checkpoints import resolve_checkpoint
-from env.spec.pipeline import JudgeModel, ModelSpec, TorchModel
+from env.spec.pipeline import JudgeModel, ServedModel, TorchModel
 from env.strategies import STRATEGIES
 from planner.archive.sessions import Sessions
 from planner.archive.statuses import TERMINAL
@@ -94,12 +94,17 @@ def _names_asked(spec: Any) -> set[str] | None:
     """Under which names the bank keeps the draws of a study's models; None where its spec cannot be read here."""
     try:
         models = StudySpec.model_validate(spec).pipeline.models.values()
-        return {_banked_name(model) for model in models if not isinstance(model, JudgeModel)}
+        return {banked_name(model) for model in models if not isinstance(model, JudgeModel)}
     except (ValidationError, ApportionError):
         return None
 
 
-def _banked_name(model: ModelSpec) -> str:
+def banked_name(model: ServedModel) -> str:
+    """Under which name the bank keeps a model's draws.
+
+    Raises:
+        ApportionError: a checkpoint that is not there.
+    """
     return resolve_checkpoint(model.checkpoint).resolve().name if isinstance(model, TorchModel) else model.model
 
 

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from env.allocation import Allocation, StageSetting
 from env.spec import StudySpec
 from planner.bench.problem import EVERYTHING, Conditions, Outcome
+from planner.bench.stopping import Positions, raced
 from planner.bench.voting import Array, Draws, Kind, draw, expected_outcomes, outcome, success
 from planner.history import CurveEstimate, TrialView
-from planner.loop.racing import BatchRace, look_points, running_order
 from planner.space import SearchSpace
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 256, 64
 
 Bools = NDArray[np.bool_]
-Positions = NDArray[np.int64]
 
 SIZES: tuple[tuple[float, ...], ...] = ((7e9, 32e9, 72e9), (3e9, 8e9, 70e9), (0.6e9, 1.7e9, 4e9, 8e9), (8e9, 70e9))
 """Active parameters of candidate models; a stage takes one of these line-ups."""
@@ -257,7 +256,7 @@ class SimulatedTrials:
             state = self._answer(name, setting, state, before)
             states.append(state)
             before = setting.samples
-        ran = self._raced(state)
+        ran = raced(state, self._incumbent, self._seed, self._conditions.racing)
         new = sum(self._take(name, s, states[i], ran) for i, (name, s) in enumerate(allocation.settings))
         right = state[ran]
         stopped = len(ran) < len(state)
@@ -279,22 +278,6 @@ class SimulatedTrials:
         if not stopped and (self._incumbent is None or state.mean() > self._incumbent.mean()):
             self._incumbent = state
         return Outcome(view, new * OUTPUT_TOKENS)
-
-    def _raced(self, state: Bools) -> Positions:
-        """Positions of the examples the trial runs on: it stops where it can no longer catch up with the best so far.
-
-        Decided at the same numbers of examples and by the same rule as in a study.
-        """
-        order = np.array(running_order(len(state), self._seed))
-        if not self._conditions.racing or self._incumbent is None:
-            return order
-        looks = look_points(len(state))
-        best = [float(v) for v in self._incumbent[order]]
-        race = BatchRace("betting", list(order), looks, best)
-        for look in looks:
-            if race.stopped({0: [float(v) for v in state[order[:look]]]}):
-                return order[:look]
-        return order
 
     def _forget(self, trial_no: int) -> None:
         """Without a bank every trial draws anew."""

@@ -18,6 +18,7 @@ from env.errors import ApportionError
 from planner.bench.entrants import open_entrant
 from planner.bench.measures import TOLERANCE, Comparison, Summary, compare_searches, summarise
 from planner.bench.problem import Problem
+from planner.bench.recorded import PoolProblem, PoolSource, pool_name
 from planner.bench.rehearsal import Rehearsal, rehearse
 from planner.bench.simulator import FAMILIES, simulated
 from planner.bench.table import TableProblem, read_table
@@ -35,20 +36,24 @@ class ProblemRef:
     family: str = ""
     seed: int = 0
     table: str = ""
-    limit: float = 0.0
+    limit: float | None = 0.0
+    pool: PoolSource | None = None
 
     def open(self) -> Problem:
         """The problem itself.
 
         Raises:
-            ApportionError: no such family, or the table cannot be read.
+            ApportionError: no such family, or the table or pool cannot be read.
         """
         return _opened(self)
 
 
 @lru_cache(maxsize=4)
 def _opened(ref: ProblemRef) -> Problem:
+    if ref.pool is not None:
+        return PoolProblem(ref.pool, ref.limit)
     if ref.table:
+        assert ref.limit is not None
         return TableProblem(read_table(Path(ref.table)), ref.limit)
     if ref.family not in FAMILIES:
         raise ApportionError(f"no family {ref.family!r}; there are {', '.join(FAMILIES)}")
@@ -70,6 +75,17 @@ def table_problem(path: Path, limit: float | None) -> ProblemRef:
     limit = max(row.cost for row in table.rows) if limit is None else limit
     TableProblem(table, limit)
     return ProblemRef(table.name, table=str(path), limit=limit)
+
+
+def pool_problem(source: PoolSource, limit: float | None) -> ProblemRef:
+    """A pool of recorded draws within a budget per query; all of its allocations where there is none.
+
+    Raises:
+        ApportionError: it cannot be read, or nothing of it fits the budget.
+    """
+    ref = ProblemRef(pool_name(source), pool=source, limit=limit)
+    ref.open()
+    return ref
 
 
 @dataclass(frozen=True)

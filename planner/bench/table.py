@@ -19,9 +19,9 @@ from env.errors import ApportionError
 from env.spec import StudySpec
 from env.spec.pipeline import ModelSpec, OpenAIModel, PipelineSpec
 from env.spec.stage import PlannedTokens, PromptMessage, SamplesSpec, StageSpec, StrategyName
-from env.spec.study import BudgetSpec, InlineData, PlanBudget
+from env.spec.study import BudgetSpec, CostUnit, InlineData, PlanBudget
 from env.strategies import STRATEGIES
-from planner.bench.problem import EVERYTHING, Conditions, Outcome
+from planner.bench.problem import EVERYTHING, Conditions, Evaluator, Outcome
 from planner.history import TrialView
 from planner.space import SearchSpace
 
@@ -153,8 +153,8 @@ class TableSpace(SearchSpace):
     0), which is exact where the recorded costs are such sums.
     """
 
-    def __init__(self, table: Table, limit: float) -> None:
-        super().__init__(_spec(table, limit))
+    def __init__(self, table: Table, limit: float, unit: CostUnit = "flops") -> None:
+        super().__init__(_spec(table, limit, unit))
         self._costs = {row.allocation: row.cost for row in table.rows}
         self._feasible = tuple(r.allocation for r in table.rows if r.cost <= limit * (1 + 1e-12))
         self._table_prices = _fitted_prices(table)
@@ -198,7 +198,7 @@ class TableSpace(SearchSpace):
         yield from generator.sample(self._feasible, len(self._feasible))
 
 
-def _spec(table: Table, limit: float) -> StudySpec:
+def _spec(table: Table, limit: float, unit: CostUnit) -> StudySpec:
     """The table's pipeline. Not validated: names of models and stages are the table's, not ours."""
     prices = _fitted_prices(table)
     models: dict[str, ModelSpec] = {}
@@ -225,7 +225,7 @@ def _spec(table: Table, limit: float) -> StudySpec:
         )
     pipeline = PipelineSpec.model_construct(name=table.name, models=models, stages=tuple(stages), metric="exact_match")
     return StudySpec.model_construct(
-        name=table.name, pipeline=pipeline, data=NO_DATA, budget=BudgetSpec(plan=PlanBudget(limit=limit, unit="flops"))
+        name=table.name, pipeline=pipeline, data=NO_DATA, budget=BudgetSpec(plan=PlanBudget(limit=limit, unit=unit))
     )
 
 
@@ -248,8 +248,8 @@ class TableProblem:
 
     description = "Recorded allocations of a pipeline."
 
-    def __init__(self, table: Table, limit: float) -> None:
-        """Of the rows that cost at most `limit`.
+    def __init__(self, table: Table, limit: float, unit: CostUnit = "flops") -> None:
+        """Of the rows that cost at most `limit`, in a unit that is only shown.
 
         Raises:
             TableError: no row does.
@@ -258,7 +258,7 @@ class TableProblem:
             cheapest = min(row.cost for row in table.rows)
             raise TableError(f"{table.name}: no row costs {limit:g} or less; the cheapest costs {cheapest:g}")
         self.name = table.name
-        self.space = TableSpace(table, limit)
+        self.space = TableSpace(table, limit, unit)
         self._rows = {row.allocation: row for row in table.rows}
 
     @cached_property
@@ -270,7 +270,7 @@ class TableProblem:
         """See `Problem.truth`; as recorded."""
         return self._rows[allocation].score
 
-    def evaluator(self, seed: int, conditions: Conditions = EVERYTHING) -> TableTrials:
+    def evaluator(self, seed: int, conditions: Conditions = EVERYTHING) -> Evaluator:
         """See `Problem.evaluator`; every seed sees the same rows."""
         return TableTrials(self._rows)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -29,6 +29,8 @@ IDEAL_SHARE = 0.1
 """Share of an accelerator's peak that a server is taken to reach before anything was measured on it."""
 
 Granted = list[Numbered]
+Held = Mapping[tuple[str, Ledger], tuple[float, float | None]]
+"""(reserved, settled or None) by entry key and ledger."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,17 @@ class SearchBudgets:
         decision = self._archive.ledgers.reserve_batch(self._study_id, claims)
         refused = {numbers[key][0]: error for key, error in decision.refused.items()}
         return Reserved([numbers[key] for key in decision.granted], refused, decision.totals, decision.known)
+
+    def left(self, drift: float = 1.0) -> Left:
+        """What the ledgers have left now, for review: what it lets pass, `reserve` grants.
+
+        Args:
+            drift: see `reserve`.
+        """
+        usages = self._archive.ledgers.usages(self._study_id)
+        totals = {ledger: usage.total for ledger, usage in usages.items()}
+        # Before anything was measured, a time is an equal share of what is left: of one trial, all of it.
+        return Left(totals, lambda allocation, beside: self._claims(allocation, drift, self._times(1 + beside)))
 
     def _claims(self, allocation: Allocation, drift: float, times: _Times) -> list[Claim]:
         planned, worst = self.outlay.planned(allocation), self.outlay.worst(allocation)
@@ -203,31 +216,37 @@ class SearchBudgets:
         entries = self._archive.ledgers.entries(self._study_id, [_key(number) for number, _ in granted])
         return all(settled is not None for _, settled in entries.values())
 
-    def settle(self, number: int, result: TrialResult) -> None:
-        """Replace a trial's reservations by what it really took."""
+    def settle(self, results: Mapping[int, TrialResult]) -> None:
+        """Replace the reservations of trials, by number, by what they really took."""
+        held = self._archive.ledgers.entries(self._study_id, [_key(number) for number in results])
+        amounts = {number: self._amounts(result, held, number) for number, result in results.items()}
+        self._settle(amounts, held)
+
+    def _amounts(self, result: TrialResult, held: Held, number: int) -> dict[Ledger, float]:
         amounts: dict[Ledger, float] = {"search": result.spend.new_draws}
         for ledger, cost in self.outlay.priced.items():
             amounts[ledger] = cost.of(result.new_calls)
         if "search_gpu_seconds" in self._limits:
-            amounts["search_gpu_seconds"] = self._measured_gpu_seconds(number, result)
+            amounts["search_gpu_seconds"] = self._measured_gpu_seconds(number, result, held)
         if "search_wall_seconds" in self._limits:
             # The clock of this limit runs while servers load.
             amounts["search_wall_seconds"] = result.spend.seconds + (result.spend.load_seconds or 0.0)
-        self._settle(number, amounts)
+        return amounts
 
-    def _settle(self, number: int, amounts: Mapping[Ledger, float]) -> None:
-        """Settle in the ledgers that the entry is in: one reserved by an older version counts draws alone."""
-        held = self._archive.ledgers.entries(self._study_id, [_key(number)])
-        own = {ledger: amount for ledger, amount in amounts.items() if (_key(number), ledger) in held}
-        self._archive.ledgers.settle_entry(self._study_id, _key(number), own)
+    def _settle(self, amounts: Mapping[int, Mapping[Ledger, float]], held: Held) -> None:
+        """Settle in the ledgers that an entry is in: one reserved by an older version counts draws alone."""
+        own = {
+            _key(number): {ledger: amount for ledger, amount in of.items() if (_key(number), ledger) in held}
+            for number, of in amounts.items()
+        }
+        self._archive.ledgers.settle_batch(self._study_id, own)
 
-    def _measured_gpu_seconds(self, number: int, result: TrialResult) -> float:
+    def _measured_gpu_seconds(self, number: int, result: TrialResult, held: Held) -> float:
         """Times of all models; what a killed process drew is charged like the rest, or as reserved where all was."""
         measured = sum(seconds * self.outlay.accelerators[name] for name, seconds in result.inference.items())
         if result.timed > 0:
             return measured / result.timed
-        entries = self._archive.ledgers.entries(self._study_id, [_key(number)])
-        return entries[_key(number), "search_gpu_seconds"][0]
+        return held[_key(number), "search_gpu_seconds"][0]
 
     def cut(self, reserved: Reserved, origin: str, allowance: Allowance, seconds: float) -> dict[int, TrialResult]:
         """Settle a batch that a limit ended: what it drew, in equal parts.
@@ -249,6 +268,7 @@ class SearchBudgets:
         prompt = round(sum(call.prompt * call.prompts for scored, call in drawn if not scored))
         output = round(sum(call.output * call.samples * call.prompts for scored, call in drawn if not scored))
         results: dict[int, TrialResult] = {}
+        settled: dict[int, dict[Ledger, float]] = {}
         entries = self._archive.ledgers.entries(self._study_id, [_key(number) for number, _ in reserved.granted])
         for place, (number, allocation) in enumerate(reserved.granted):
             own = _part(draws, place, share)
@@ -261,9 +281,10 @@ class SearchBudgets:
                 amounts["search_gpu_seconds"] = max(gpu / share, held * before)
             if "search_wall_seconds" in self._limits:
                 amounts["search_wall_seconds"] = seconds / share
-            self._settle(number, amounts)
+            settled[number] = amounts
             spend = Spend(own, 0, _part(prompt, place, share), _part(output, place, share), 0.0, seconds / share)
             results[number] = TrialResult(allocation, (), 0.0, None, spend)
+        self._settle(settled, entries)
         return results
 
     def spent(self) -> list[tuple[SearchLedger, float, str, float | None]]:
@@ -277,6 +298,34 @@ class SearchBudgets:
             if ledger in usages:
                 lines.append((ledger, usages[ledger].settled, unit, self._limits.get(ledger)))
         return lines
+
+
+class Left:
+    """What a search budget has left, and whether a trial fits it, in every ledger with a limit.
+
+    Args:
+        totals: settled and openly reserved, by ledger.
+        claims: what an allocation would set aside, beside so many others.
+    """
+
+    def __init__(self, totals: Mapping[Ledger, float], claims: Callable[[Allocation, int], Sequence[Claim]]) -> None:
+        self._totals = totals
+        self._claims = claims
+
+    def reason(self, allocation: Allocation, accepted: Sequence[Allocation]) -> str:
+        """Why a trial of it may not begin after those accepted before it, with the numbers; empty where it may."""
+        taken: dict[Ledger, float] = dict(self._totals)
+        for other in accepted:
+            for claim in self._claims(other, len(accepted)):
+                taken[claim.ledger] = taken.get(claim.ledger, 0.0) + claim.amount
+        for claim in self._claims(allocation, len(accepted)):
+            total = taken.get(claim.ledger, 0.0)
+            if claim.limit is not None and total + claim.amount > claim.limit:
+                return (
+                    f"over the search budget: the trial may need {claim.amount:,.6g} {claim.unit}, "
+                    f"{max(0.0, claim.limit - total):,.6g} of {claim.limit:,.6g} are left"
+                )
+        return ""
 
 
 @dataclass(frozen=True)

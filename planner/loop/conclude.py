@@ -60,7 +60,7 @@ async def conclude(context: StudyContext) -> str:
     """
     context.enter("conclude", context.archive.studies.get(context.study_id).round)
     _say_why(context)
-    search = _Search(context)
+    search = SearchTrials(context)
     contenders = search.contenders()
     choice = choose(contenders)
     labelled = _to_test(context, choice)
@@ -105,7 +105,7 @@ def _say_why(context: StudyContext) -> None:
         context.stop("trials", f"all {most:,} trials of the search budget were used")
 
 
-class _Search:
+class SearchTrials:
     """The search's trials, and what the constraints say of them.
 
     Evidence is read where something asks for it: a long study has millions of rows.
@@ -208,7 +208,7 @@ def _document(
     kind: Literal["chosen", "best"],
     subject: Contender,
     estimate: SelectionEstimate,
-    search: _Search,
+    search: SearchTrials,
     contenders: Sequence[Contender],
     labelled: dict[Allocation, str],
     tested: dict[Allocation, tuple[TrialRecord, tuple[ExampleEvidence, ...]]],
@@ -281,7 +281,7 @@ def _with_curves(context: StudyContext, subject: Contender) -> History:
 
 
 def _constraints(
-    search: _Search, subject: Contender, record: TrialRecord, evidence: Sequence[ExampleEvidence]
+    search: SearchTrials, subject: Contender, record: TrialRecord, evidence: Sequence[ExampleEvidence]
 ) -> list[ConstraintLine]:
     tested = {j.subject: j for j in search.judge(record, evidence)}
     return [

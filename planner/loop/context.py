@@ -138,9 +138,9 @@ class StudyContext:
         """Accepted proposals in order; the position in this list, from 1, is the trial's number."""
         return list(self.journal().accepted)
 
-    def history(self, round_: int) -> History:
-        """What a proposer may see."""
-        journal = self.journal()
+    def history(self, round_: int, journal: Journal | None = None) -> History:
+        """What a proposer may see; by this journal where one was just read."""
+        journal = self.journal() if journal is None else journal
         guidelines = [
             Guideline(g.round, g.insight, g.text, g.stage, g.structured)
             for g in self.archive.guidelines.list(self.study_id, newest=GUIDELINE_ROUNDS)
@@ -155,6 +155,7 @@ class StudyContext:
             journal.pending(self.results.problem),
             self.results.differences(trials) if self.proposer.kind == "agent" else {},
             self.past,
+            frozenset(journal.taken),
         )
 
     @cached_property

@@ -68,7 +68,13 @@ class Journal:
         self.drift = 1.0
         """Largest measured cost over the predicted one of any trial; at least 1."""
 
+        self._open: dict[int, ProposalRecord] = {}
+        """Accepted proposals without a score, by the number of their trial."""
+
         self._known: set[tuple[int, int, int]] = set()
+        self._newest: tuple[int, int, int] | None = None
+        """(round, attempt, position) of the last proposal that was read."""
+
         self.accepted: list[ProposalRecord] = []
         self.taken: set[Allocation] = set()
         """Their allocations."""
@@ -115,8 +121,8 @@ class Journal:
         """Accepted allocations without a score; `problem` says of a trial, by number, why it has none."""
         return tuple(
             PendingView(proposal.allocation, proposal.origin, problem(number) if number in self.numbers else "")
-            for number, proposal in enumerate(self.accepted, 1)
-            if number not in self._place and proposal.allocation is not None
+            for number, proposal in sorted(self._open.items())
+            if proposal.allocation is not None
         )
 
     # Trials ------------------------------------------------------------------------------------------------------
@@ -138,6 +144,7 @@ class Journal:
         scored = [trial for trial in searched if trial.score is not None]
         for trial in scored:
             self._place[trial.trial_no] = len(self.views)
+            self._open.pop(trial.trial_no, None)
             view = trial_view(trial, {}, self._proposal_of(trial.trial_no))
             self.views.append(view if self._feasible(trial) else replace(view, feasible=False))
         if scored:
@@ -165,17 +172,16 @@ class Journal:
     # Proposals ---------------------------------------------------------------------------------------------------
 
     def _read_proposals(self) -> bool:
-        """Whether the accepted ones among what is new come after those held, as their numbers demand."""
+        """Whether the proposals among what is new come after those held, as their numbers and order demand."""
         newest = max(self.by_round, default=None)
-        last = self.accepted[-1] if self.accepted else None
         in_order = True
         for proposal in self._archive.proposals.list(self._study_id, since=newest, prompts=False):
             key = (proposal.round, proposal.attempt, proposal.position)
             if key in self._known:
                 continue
-            accepted = proposal.verdict == "accepted" and proposal.allocation is not None
-            if accepted and last is not None and key < (last.round, last.attempt, last.position):
-                in_order = False
+            if proposal.origin != CALL:
+                in_order &= self._newest is None or key > self._newest
+                self._newest = key
             self._known.add(key)
             self._add(proposal)
         return in_order
@@ -195,6 +201,8 @@ class Journal:
             if number in self._place:
                 place = self._place[number]
                 self.views[place] = replace(self.views[place], **_source(proposal))
+            else:
+                self._open[number] = proposal
         elif proposal.verdict == "refused" and proposal.origin != CALL:
             self.refused_count += 1
             raw = (proposal.reply or "")[:500]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,25 +11,20 @@ from env.allocation import Allocation
 from env.execution import AllowanceSpent, TrialResult
 from env.spans import span
 from planner.archive import BudgetExhausted, GuidelineRecord, ProposalRecord
-from planner.evidence.choice import MIN_SHARE
 from planner.history import Guideline, History, RefusedView
 from planner.loop.accounts import REFLECTING, call_record
 from planner.loop.budgets import Numbered, Reserved
-from planner.loop.constraints import measures_latency
 from planner.loop.context import StudyContext
+from planner.loop.convergence import QUIET_ROUNDS, Convergence
 from planner.loop.engines import settle_engines
-from planner.loop.journal import CALL
-from planner.loop.racing import BatchRace, look_points, running_order
+from planner.loop.incumbent import Incumbents
+from planner.loop.journal import CALL, Journal
 from planner.outlay import LIMITS
 from planner.proposers import Exchange, Proposal, Suggestions
-from planner.proposers.registry import may_ask_llm
 from planner.review import Check, Verdict, review
 
 MAX_ATTEMPTS = 2
 """Batches a proposer may get refused in one round before the insight policy fills in."""
-
-QUIET_ROUNDS = 2
-"""Rounds in a row that must begin with too little to gain: the forecast has to hold before a round and after it."""
 
 MAX_LLM_FAILURES = 3
 """Rounds in a row without a usable reply after which the LLM is not asked again in this study."""
@@ -43,17 +38,19 @@ class Phases:
 
     def __init__(self, context: StudyContext) -> None:
         self._context = context
+        self._incumbents = Incumbents(context)
+        self._convergence = Convergence(context)
 
     async def initialise(self) -> int:
         """Review and store the initial trials; returns how many were accepted."""
         context = self._context
         context.enter("initialise", 0)
         context.archive.studies.set_proposer(context.study_id, context.proposer.kind)
-        if not self._reviewed(0, 0):
+        if not _reviewed(context.journal(), 0, 0):
             suggestions = await context.proposer.initial(context.history(0))
             self._charge("initial", suggestions.exchanges)
             self._review(0, 0, suggestions, context.trials_left())
-        if not self._accepted_in(0) and not self._reviewed(0, MAX_ATTEMPTS):
+        if not self._accepted_in(0) and not _reviewed(context.journal(), 0, MAX_ATTEMPTS):
             # An LLM that is down when a study begins must not end it.
             filled = await context.insight.initial(context.history(0))
             self._review(0, MAX_ATTEMPTS, _filling(filled), context.trials_left())
@@ -84,39 +81,6 @@ class Phases:
             return 0 if cut else len(reserved.granted)
         return await self._run(round_, reserved)
 
-    def _race(self, numbers: Sequence[int]) -> BatchRace | None:
-        """The race of a batch against the best earlier trial that may become the plan; None where the spec has none.
-
-        Args:
-            numbers: of the batch's trials, in its order.
-        """
-        context = self._context
-        rule, constraints = context.spec.budget.search.racing, context.spec.constraints
-        examples = len(context.splits.search)
-        looks = look_points(examples)
-        if rule == "off" or not looks:
-            return None
-        trials, batch = context.trials(), set(numbers)
-        ran = {t.trial_no: t.scored + t.failed for t in trials if t.trial_no in batch and t.status != "cut"}
-        earlier = [
-            t
-            for t in trials
-            if t.trial_no not in batch
-            and t.score is not None
-            and not t.stopped
-            and t.scored >= MIN_SHARE * examples
-            and context.feasible(t)
-        ]
-        best = max(earlier, key=lambda t: (t.score or 0.0, -t.trial_no), default=None)
-        order = running_order(examples, context.spec.seed)
-        incumbent: list[float | None] | None = None
-        if best is not None:
-            scores = {e.example_id: e.score for e in context.archive.trials.evidence(context.study_id, best.trial_no)}
-            incumbent = [scores.get(context.splits.search[i].id) for i in order]
-        settled = {i: ran[number] for i, number in enumerate(numbers) if number in ran}
-        judged_later = bool(constraints.stage_quality) or measures_latency(constraints)
-        return BatchRace(rule, order, looks, incumbent, not judged_later, settled)
-
     async def _run(self, round_: int, reserved: Reserved) -> int:
         context = self._context
         await settle_engines(context)
@@ -132,32 +96,33 @@ class Phases:
                     origin,
                     context.progress_sink(round_, f"round {round_}: {len(reserved.granted)} trials"),
                     allowance,
-                    self._race(numbers),
+                    self._incumbents.race(numbers),
                 )
                 watched.note(**_outcome(results))
         except AllowanceSpent as spent:
             seconds = time.monotonic() - started
-            for number, cut in context.budgets.cut(reserved, origin, allowance, seconds).items():
-                result = replace(cut, predicted_cost=context.space.total(cut.allocation))
-                self._record_trial(round_, number, result, cut=True)
+            ended = context.budgets.cut(reserved, origin, allowance, seconds)
+            priced = {n: replace(cut, predicted_cost=context.space.total(cut.allocation)) for n, cut in ended.items()}
+            self._record_trials(round_, priced, cut=True)
             context.stop(
                 spent.name,
                 f"{spent}; the {len(reserved.granted)} trials of the batch have no score; {context.unused}",
             )
             return 0
-        for (number, _), result in zip(reserved.granted, results, strict=True):
-            self._record_trial(round_, number, result)
-            context.budgets.settle(number, result)
+        by_number = {number: result for (number, _), result in zip(reserved.granted, results, strict=True)}
+        self._record_trials(round_, by_number)
+        # Last: a batch whose entries are settled is not looked at again.
+        context.budgets.settle(by_number)
         return len(reserved.granted)
 
-    def _record_trial(self, round_: int, number: int, result: TrialResult, cut: bool = False) -> None:
+    def _record_trials(self, round_: int, results: Mapping[int, TrialResult], cut: bool = False) -> None:
         context = self._context
-        trial = context.archive.trials.record(
-            context.study_id, number, "search", round_, result, context.space.unit, cut
-        )
-        context.event(
-            "trial",
-            {
+        events: dict[str, dict[str, object]] = {}
+        for number, result in results.items():
+            trial = context.archive.trials.record(
+                context.study_id, number, "search", round_, result, context.space.unit, cut
+            )
+            events[f"trial-{number}"] = {
                 "trial_no": number,
                 "round": round_,
                 "allocation": str(trial.allocation),
@@ -168,9 +133,8 @@ class Phases:
                 "examples": trial.scored + trial.failed,
                 "stopped": trial.stopped,
                 "cut": cut,
-            },
-            f"trial-{number}",
-        )
+            }
+        context.events("trial", events)
 
     def _reserve(self, round_: int, waiting: Sequence[Numbered], drift: float) -> Reserved:
         """Set aside what each trial may take; those that a ledger has no room for do not run."""
@@ -252,54 +216,19 @@ class Phases:
         room = wanted - before
         usable = True
         suggestions: Suggestions | None = None
-        if attempt == 0 and context.spec.budget.search.min_gain is not None:
-            gain, suggestions = await self._forecast(round_, room)
-            quiet = quiet + 1 if gain is not None and gain < context.spec.budget.search.min_gain else 0
-            if quiet >= QUIET_ROUNDS and gain is not None:
-                self._stop_converged(gain)
+        if attempt == 0:
+            quiet, suggestions = await self._convergence.looked_at(round_, room, quiet)
+            if quiet >= QUIET_ROUNDS:
                 return {"accepted": 0, "wanted": wanted, "usable": usable, "quiet": quiet, "converged": True}
-        if room > 0 and not self._reviewed(round_, attempt):
+        if room > 0 and not _reviewed(journal, round_, attempt):
             if suggestions is None:
-                history = context.history(round_)
+                history = context.history(round_, journal)
                 refused = [r for r in history.refused if r.round == round_]
                 suggestions = await self._suggest(round_, attempt, history, room, refused)
             usable = bool(suggestions.proposals)
             self._review(round_, attempt, suggestions, room)
         accepted = self._accepted_in(round_)
         return {"accepted": accepted, "wanted": wanted, "usable": usable, "quiet": quiet, "converged": False}
-
-    async def _forecast(self, round_: int, room: int) -> tuple[float | None, Suggestions | None]:
-        """What the best allocation that is left is expected to add to the best score, and a batch that came with it.
-
-        The proposer's own forecast, and the insight policy's where it has none; None before the first score. It is
-        written down before anything is decided from it, so that a step that is run again decides alike.
-        """
-        context = self._context
-        key = f"gain-{round_}"
-        known = context.archive.events.named(context.study_id, key)
-        if known is not None:
-            return known.payload["expected_gain"], None
-        history = context.history(round_)
-        suggestions: Suggestions | None = None
-        gain: float | None = None
-        # An LLM is not asked for a batch that may not run.
-        if not may_ask_llm(context.proposer.kind) and room > 0:
-            suggestions = await context.proposer.propose(history, room, ())
-            gain = suggestions.expected_gain if history.trials else None
-        if gain is None and history.trials:
-            gain = (await context.insight.propose(history, 1, ())).expected_gain
-        context.event("forecast", {"round": round_, "expected_gain": gain}, key)
-        return gain, suggestions
-
-    def _stop_converged(self, gain: float) -> None:
-        context = self._context
-        least = context.spec.budget.search.min_gain or 0.0
-        context.stop(
-            "min_gain",
-            f"no remaining allocation is expected to gain more than {least:g} ({gain:.2g} at most); {context.unused}",
-            expected_gain=gain,
-            min_gain=least,
-        )
 
     async def _suggest(
         self, round_: int, attempt: int, history: History, room: int, refused: Sequence[RefusedView]
@@ -311,11 +240,6 @@ class Phases:
         suggestions = await context.proposer.propose(history, room, refused)
         self._charge(f"propose-{round_}-{attempt}", suggestions.exchanges)
         return suggestions
-
-    def _reviewed(self, round_: int, attempt: int) -> bool:
-        """Whether this batch was stored already, by a run of the same step that a crash cut off."""
-        of_round = self._context.journal().by_round.get(round_, ())
-        return any(p.attempt == attempt and p.origin != CALL for p in of_round)
 
     def _accepted_in(self, round_: int) -> int:
         return len(self._context.journal().accepted_by_round.get(round_, ()))
@@ -367,12 +291,12 @@ class Phases:
         context = self._context
         if not any(p.origin == "agent" for p in suggestions.proposals):
             return []
-        within, answered = search_budget_check(context), context.answered()
+        left, answered = context.budgets.left(context.journal().drift), context.answered()
 
         def check(proposal: Proposal, allocation: Allocation, accepted: Sequence[Allocation]) -> str:
             if proposal.origin != "agent":
                 return ""
-            return within(proposal, allocation, accepted) or answered.reason(allocation)
+            return left.reason(allocation, accepted) or answered.reason(allocation)
 
         return [check]
 
@@ -404,23 +328,9 @@ class Phases:
         )
 
 
-def search_budget_check(context: StudyContext) -> Check:
-    """Refuses what the draw budget of the search cannot cover, with the numbers."""
-    limit = context.spec.budget.search.draws
-    used = context.archive.ledgers.usage(context.study_id, "search").total
-    examples = len(context.splits.search)
-
-    def check(_: Proposal, allocation: Allocation, accepted: Sequence[Allocation]) -> str:
-        left = (limit or 0) - used - sum(context.space.most_draws(a) * examples for a in accepted)
-        need = context.space.most_draws(allocation) * examples
-        if limit is None or need <= left:
-            return ""
-        return (
-            f"over the search budget: the trial may need {need:,} draws ({examples} examples), {max(0, left):,.0f} of "
-            f"{limit:,} are left"
-        )
-
-    return check
+def _reviewed(journal: Journal, round_: int, attempt: int) -> bool:
+    """Whether this batch was stored already, by a run of the same step that a crash cut off."""
+    return any(p.attempt == attempt and p.origin != CALL for p in journal.by_round.get(round_, ()))
 
 
 def _outcome(results: Sequence[TrialResult]) -> dict[str, Any]:

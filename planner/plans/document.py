@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from planner.evidence import Interval, VerdictWord
 
+AllocationJson = dict[str, dict[str, str | int | dict[str, int | float | str]]]
+"""``{stage: {model, strategy, samples}}``, with ``knobs`` where a stage opens any."""
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,7 +74,7 @@ class Rival(_Document):
     """Something the plan was compared with on the sealed test split, example by example."""
 
     label: str
-    allocation: dict[str, dict[str, str | int]]
+    allocation: AllocationJson
     predicted_cost: float
     score: IntervalPublic
     difference: IntervalPublic
@@ -90,7 +93,7 @@ class FrontPoint(_Document):
     """One point of the Pareto front on the search split."""
 
     trial_no: int
-    allocation: dict[str, dict[str, str | int]]
+    allocation: AllocationJson
     predicted_cost: float
     score: float
 
@@ -230,7 +233,7 @@ class PlanDocument(_Document):
     kind: Literal["chosen", "best"]
     """``chosen``: the cheapest within one standard error of the best; ``best``: the best score on the search split."""
 
-    allocation: dict[str, dict[str, str | int]]
+    allocation: AllocationJson
     stages: list[StagePlan]
     unit: str
     predicted_cost: float

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from planner.history import CurveEstimate, History, TrialView
+from planner.history import LEAST_COVERAGE, CurveEstimate, History, TrialView, best_of
 from planner.proposers.guidelines import ALIKE
 from planner.space import SearchSpace
 
-LEAST_COVERAGE = 0.8
 MOST_COMPARED = 10
 
 
@@ -98,7 +97,7 @@ def alike(history: History) -> int:
 
     By paired differences beyond two standard errors where they are known, else by `ALIKE`.
     """
-    ranked = sorted(history.trials, key=lambda t: -t.score)[:MOST_COMPARED]
+    ranked = best_of(history.trials, MOST_COMPARED)
     if len(ranked) < 4:
         return 0
     for trial in ranked[1:]:

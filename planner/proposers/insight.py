@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.allocation import Allocation
-from planner.history import Guideline, History, RefusedView
+from planner.history import Guideline, History, PastStudy, RefusedView, TrialView, best_of
 from planner.proposers._base import Proposal, Reflection, Suggestions
 from planner.proposers.ablation import NOTHING, Ablation
 from planner.proposers.candidates import Candidates
-from planner.proposers.guidelines import insight_guidelines
-from planner.proposers.observations import from_log, observations, past_observations
+from planner.proposers.guidelines import RuleGuidelines
+from planner.proposers.observations import Observation, from_log, observations, past_observations
 from planner.proposers.spending import NewDraws
 from planner.proposers.stage_tables import Array, StageTables
 from planner.proposers.surrogate import Surrogate
@@ -70,6 +70,10 @@ class InsightProposer:
         self._ablation = ablation
         self._tables = StageTables(space, ablation)
         self._candidates = Candidates(space, self._tables, seed)
+        self._guidelines = RuleGuidelines(space, ablation)
+        self._past: tuple[tuple[PastStudy, ...], list[Observation]] = ((), [])
+        self._fit: tuple[tuple[TrialView, ...], tuple[PastStudy, ...], Surrogate] | None = None
+        """The newest surrogate and what it was fitted to: a round reflects and proposes on the same trials."""
 
     async def initial(self, history: History) -> Suggestions:
         """See `Proposer.initial`."""
@@ -77,8 +81,7 @@ class InsightProposer:
 
     async def reflect(self, history: History) -> Reflection:
         """See `Proposer.reflect`."""
-        guidelines = insight_guidelines(self._space, history, self._ablation)
-        return Reflection((*guidelines, *self._trusted(history)))
+        return Reflection((*self._guidelines.of(history), *self._trusted(history)))
 
     async def propose(self, history: History, count: int, refused: Sequence[RefusedView]) -> Suggestions:
         """See `Proposer.propose`."""
@@ -109,10 +112,15 @@ class InsightProposer:
         return (Guideline(history.round, 0, text, None, structured),)
 
     def _surrogate(self, history: History) -> Surrogate:
-        curves = not (self._ablation.without_insight_2 or self._ablation.without_bank)
-        data = observations(history.trials, curves)
-        data += past_observations(history.past, self._space)
-        return Surrogate(data, tables=self._tables, joint=not self._ablation.without_insight_3)
+        # Views that have not changed are the same objects, so that comparing thousands takes no time.
+        if self._fit is None or self._fit[:2] != (history.trials, history.past):
+            curves = not (self._ablation.without_insight_2 or self._ablation.without_bank)
+            if history.past != self._past[0]:
+                self._past = history.past, past_observations(history.past, self._space)
+            data = observations(history.trials, curves) + self._past[1]
+            surrogate = Surrogate(data, tables=self._tables, joint=not self._ablation.without_insight_3)
+            self._fit = history.trials, history.past, surrogate
+        return self._fit[2]
 
     def _single_changes(self, history: History) -> list[Allocation]:
         """Without insight 3: the best so far with one stage changed."""
@@ -131,7 +139,7 @@ class InsightProposer:
     ) -> Suggestions:
         generator = np.random.default_rng([self._seed, history.round, len(history.trials), len(history.refused)])
         # What is accepted and has not run must be beaten too, by what it may turn out to score.
-        tried = [t.allocation for t in sorted(history.able, key=lambda t: -t.score)[:TRIED]]
+        tried = [t.allocation for t in best_of(history.able, TRIED)]
         tried += [p.allocation for p in history.pending if not p.problem]
         drawn = from_log(surrogate.sample(self._tables.places([*candidates, *tried]), SAMPLES, generator))
         scores, incumbent = drawn[:, : len(candidates)], drawn[:, len(candidates) :].max(axis=1, initial=0.0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from env.allocation import Allocation
-from planner.history import PastStudy, TrialView
+from planner.history import LEAST_COVERAGE, PastStudy, TrialView, best_of
 from planner.space import SearchSpace
 
 OFFSET = 0.05
@@ -23,8 +24,6 @@ LEAST_NOISE = 0.0015
 
 MISSING_NOISE = 0.3
 """Standard deviation of what an outcome without downstream draws scores, as a share of what the others do."""
-
-LEAST_COVERAGE = 0.8
 
 MAX_TRIALS = 80
 """Trials that are observed, the best and the newest; time grows with the cube of all observations."""
@@ -126,12 +125,14 @@ def past_observations(past: Sequence[PastStudy], space: SearchSpace) -> list[Obs
 
 
 def _kept(trials: Sequence[TrialView]) -> list[TrialView]:
-    ranked = sorted(trials, key=lambda t: (-t.score, t.trial_no))
+    """The best and the newest, best first and newest first."""
     if len(trials) <= MAX_TRIALS:
-        return ranked
-    best = ranked[: MAX_TRIALS // 2]
-    newest = sorted(ranked[MAX_TRIALS // 2 :], key=lambda t: -t.trial_no)
-    return best + newest[: MAX_TRIALS - len(best)]
+        return sorted(trials, key=lambda t: (-t.score, t.trial_no))
+    best = best_of(trials, MAX_TRIALS // 2)
+    numbers = {t.trial_no for t in best}
+    order = np.argsort(np.fromiter((-t.trial_no for t in trials), np.int64, len(trials)), kind="stable")
+    newest = (t for i in order[:MAX_TRIALS].tolist() if (t := trials[i]).trial_no not in numbers)
+    return best + list(islice(newest, MAX_TRIALS - len(best)))
 
 
 def _curve_points(trial: TrialView) -> list[Observation]:

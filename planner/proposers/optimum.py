@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+MOST_COMBINED = 4000
+"""Combinations of all stages but one that are tried one by one, for every draw."""
 
 
 def best_within(values: Sequence[Array], prices: Sequence[Array], limit: float) -> tuple[int, ...] | None:
@@ -45,6 +49,44 @@ def best_within(values: Sequence[Array], prices: Sequence[Array], limit: float) 
         chosen.append(int(choice[position]))
         position = int(before[position])
     return tuple(reversed(chosen))
+
+
+def best_of_draws(values: Sequence[Array], prices: Sequence[Array], limit: float) -> list[tuple[int, ...]]:
+    """`best_within` for many draws of the values at once; draws without any choice within the limit are left out.
+
+    Prices are the same in all draws. So where the other stages have few combinations, each is tried: what it leaves
+    buys the best of a beginning of the last stage's choices, cheapest first, and how long that beginning is does not
+    depend on the draw.
+
+    Args:
+        values: by stage, shape (draws, choices).
+        prices: by stage, shape (choices,).
+        limit: of the sum of prices.
+    """
+    last = max(range(len(prices)), key=lambda stage: len(prices[stage]))
+    others = [stage for stage in range(len(prices)) if stage != last]
+    if math.prod(len(prices[stage]) for stage in others) > MOST_COMBINED:
+        found = [best_within([of[i] for of in values], prices, limit) for i in range(len(values[0]))]
+        return [row for row in found if row is not None]
+    spent, worth = np.zeros(1), np.zeros((len(values[0]), 1))
+    for stage in others:
+        spent = (spent[:, None] + prices[stage]).ravel()
+        worth = (worth[:, :, None] + values[stage][:, None, :]).reshape(len(worth), -1)
+    order = np.argsort(prices[last], kind="stable")
+    affordable = np.searchsorted(prices[last][order], limit * (1 + 1e-12) - spent, side="right")
+    combined = np.flatnonzero(affordable)
+    if not len(combined):
+        return []
+    sorted_values = values[last][:, order]
+    highest = np.maximum.accumulate(sorted_values, axis=1)
+    total = worth[:, combined] + highest[:, affordable[combined] - 1]
+    best = combined[np.argmax(total, axis=1)]
+    rows, rest = np.empty((len(best), len(prices)), dtype=np.int64), best
+    for stage in reversed(others):
+        rest, rows[:, stage] = np.divmod(rest, len(prices[stage]))
+    for i, draw in enumerate(sorted_values):
+        rows[i, last] = order[int(np.argmax(draw[: affordable[best[i]]]))]
+    return [tuple(row) for row in rows.tolist()]
 
 
 def undominated(prices: Array, values: Array) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from planner.history import TrialView
 CHANGED = 0.35
 """Share of the examples whose upstream answer another setting upstream changes: their later draws must be made anew."""
 
-MAX_TRIALS = 400
+MAX_TRIALS = 150
 """The newest trials, whose draws are looked at: a price need not be exact, and must be quick."""
 
 

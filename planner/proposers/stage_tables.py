@@ -63,23 +63,33 @@ class Spreads:
 
 @dataclass(frozen=True)
 class Kernels:
-    """How alike settings are in each part of what they are worth, shape (n, m) each; `Spreads` scales them."""
+    """How alike settings are in each part of what they are worth; `Spreads` scales them.
+
+    Kept between the different settings alone, shape (a, b) each: n allocations share far fewer settings of a stage.
+    """
 
     slope: Array
     model: Array
     gain: Array
     bend: Array
     joint: Array
-    """How far they act alike on other stages, in [0, 1]."""
+    pairs: Places
+    """For each two of those asked for, their place in the flattened parts, shape (n, m)."""
 
     def worth(self, spreads: Spreads) -> Array:
-        """Covariance of what a stage's settings are worth."""
-        return np.asarray(
+        """Covariance of what a stage's settings are worth, shape (n, m)."""
+        between = (
             spreads.slope**2 * self.slope
             + spreads.model**2 * self.model
             + spreads.gain**2 * self.gain
             + spreads.bend**2 * self.bend
         )
+        return np.asarray(between.take(self.pairs))
+
+    @property
+    def together(self) -> Array:
+        """How far they act alike on other stages, in [0, 1], shape (n, m)."""
+        return np.asarray(self.joint.take(self.pairs))
 
 
 class StageTables:
@@ -95,6 +105,9 @@ class StageTables:
         self._ablation = ablation
         self._known: list[dict[StageSetting, int]] = []
         self._rows: list[list[tuple[int, int, float, float]]] = []
+        self._arrays: dict[int, Array] = {}
+        """The rows as numbers, by stage, as far as they were asked for."""
+
         self._names: dict[tuple[str, str], int] = {}
         self._sizes: dict[str, Mapping[str, float]] = {}
         self._most: dict[str, int] = {}
@@ -129,22 +142,29 @@ class StageTables:
         return np.asarray(worth * size + expected * gain * (1 + GAIN_PER_SIZE * size))
 
     def kernels(self, stage: int, left: Places, right: Places) -> Kernels:
-        """How alike settings of a stage are, each part of a `Spreads` apart, shape (n, m) each."""
+        """How alike settings of a stage are, for every two of `left`, shape (n,), and `right`, shape (m,)."""
         (a, to_a), (b, to_b) = (np.unique(p, return_inverse=True) for p in (left, right))
         x, y = self._columns(stage, a), self._columns(stage, b)
-        pairs = np.ix_(to_a, to_b)
         same = x[0][:, None] == y[0][None, :]
         alike = np.where(same, 1.0, SAME_GAIN) * np.where(x[1][:, None] == y[1][None, :], 1.0, SAME_STRATEGY)
         close = np.exp(-0.5 * ((x[3][:, None] - y[3][None, :]) / BEND) ** 2)
         gain = alike * np.outer(x[3], y[3])
         slope = np.zeros_like(gain) if self._ablation.without_insight_1 else np.outer(x[2], y[2])
-        return Kernels(
-            slope[pairs], same[pairs].astype(np.float64), gain[pairs], (gain * close)[pairs], (alike * close)[pairs]
-        )
+        pairs = to_a[:, None] * len(b) + to_b[None, :]
+        return Kernels(slope, same.astype(np.float64), gain, gain * close, alike * close, pairs)
+
+    def variance(self, stage: int, places: Places, spreads: Spreads) -> Array:
+        """Prior variance of what settings of a stage are worth, shape (n,): the diagonal of `kernels`."""
+        size, gain = self._columns(stage, places)[2:]
+        slope = 0.0 if self._ablation.without_insight_1 else spreads.slope
+        return np.asarray(slope**2 * size**2 + spreads.model**2 + (spreads.gain**2 + spreads.bend**2) * gain**2)
 
     def _columns(self, stage: int, places: Places) -> Array:
         """Model, strategy, size and gain of settings, shape (4, n)."""
-        return np.array(self._rows[stage], dtype=np.float64).reshape(-1, 4)[places].T
+        rows = self._rows[stage]
+        if stage not in self._arrays or self._arrays[stage].shape[1] != len(rows):
+            self._arrays[stage] = np.ascontiguousarray(np.array(rows, dtype=np.float64).reshape(-1, 4).T)
+        return self._arrays[stage][:, places]
 
     def _row(self, stage: str, setting: StageSetting) -> tuple[int, int, float, float]:
         """Model code, strategy code, log of the size relative to the stage's largest, gain ``1 - 1 / sqrt(k)``."""

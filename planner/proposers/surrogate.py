@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
+from math import prod
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -120,6 +121,11 @@ class Surrogate:
         ends = _Ends(self.tables, x, self._evidence)
         return _mixed([(posterior.predict(ends), weight) for posterior, weight in self.likely()])
 
+    def means(self, x: Places) -> Array:
+        """Posterior means of log-scores alone, shape (n,): without the variances, which take most of the time."""
+        ends = _Ends(self.tables, x, self._evidence)
+        return np.asarray(sum(weight * posterior.mean(ends) for posterior, weight in self.likely()))
+
     def screen(self, x: Places) -> tuple[Array, Array]:
         """`predict_places` without what stages do together and what one allocation has for itself: fast for many."""
         settings, columns = zip(*(np.unique(x[:, i], return_inverse=True) for i in range(x.shape[1])), strict=True)
@@ -186,6 +192,9 @@ class _Evidence:
         of_one = (trial[:, None] == trial[None, :]) & (trial[:, None] >= 0) & self.same_study
         self.noise = np.diag(own**2 + JITTER) + np.where(of_one, np.outer(shared, shared), 0.0)
 
+        self._sums: dict[Spreads, Array] = {}
+        self._wholes: dict[float, tuple[Array, Array]] = {}
+
     def shares(self, carry: float) -> Array:
         """How much of each stage's part an observation holds, shape (n, stages)."""
         return np.where(self.end[:, None], self._matched, self.of_stage + carry * self._before)
@@ -194,16 +203,42 @@ class _Evidence:
         """Correlation between studies of what settings are worth, shape (n, n)."""
         return np.where(self.same_study, 1.0, trust)
 
+    def covariance(self, spreads: Spreads) -> Array:
+        """Covariance of what was seen, noise included, shape (n, n).
+
+        Hypotheses that differ in `joint` and `own` alone share the rest: it is summed up once for them.
+        """
+        shared = replace(spreads, joint=0.0, own=0.0)
+        if shared not in self._sums:
+            self._sums[shared] = self._sum_of_stages(shared)
+        if spreads.trust not in self._wholes:
+            both = np.outer(self.whole, self.whole) * self.alike(spreads.trust)
+            self._wholes[spreads.trust] = both * self.together.joint, both * self.together.same
+        joint, same = self._wholes[spreads.trust]
+        return np.asarray(self._sums[shared] + spreads.joint**2 * joint + spreads.own**2 * same)
+
+    def _sum_of_stages(self, spreads: Spreads) -> Array:
+        total = self.noise + VAGUE * self.level
+        alike, shares = self.alike(spreads.trust), self.shares(spreads.carry)
+        for i, kernels in enumerate(self.kernels):
+            worth, of_stage = kernels.worth(spreads), self.of_stage[:, i]
+            total += alike * worth * np.outer(shares[:, i], shares[:, i])
+            if of_stage.any():
+                total += np.outer(of_stage, of_stage) * (VAGUE + DISCORD**2 * worth)
+        return np.asarray(total)
+
 
 class _Together:
     """Kernels over whole allocations: what stages do together, and what one allocation has for itself."""
 
     def __init__(self, kernels: Sequence[Kernels], left: Places, right: Places) -> None:
-        self._joint = np.prod([k.joint for k in kernels], axis=0)
-        self._same = (left[:, None, :] == right[None, :, :]).all(axis=2)
+        self.joint: Array = np.asarray(prod(k.together for k in kernels))
+        self.same = np.ones(self.joint.shape)
+        for i in range(left.shape[1]):
+            self.same *= left[:, None, i] == right[None, :, i]
 
     def covariance(self, spreads: Spreads) -> Array:
-        return np.asarray(spreads.joint**2 * self._joint + spreads.own**2 * self._same)
+        return np.asarray(spreads.joint**2 * self.joint + spreads.own**2 * self.same)
 
 
 class _Ends:
@@ -231,8 +266,7 @@ class _Ends:
         """Prior variance, shape (n,)."""
         total = np.full(len(self._x), VAGUE + spreads.joint**2 + spreads.own**2)
         for i in range(self._x.shape[1]):
-            found, to = np.unique(self._x[:, i], return_inverse=True)
-            total += np.diag(self._tables.kernels(i, found, found).worth(spreads))[to]
+            total += self._tables.variance(i, self._x[:, i], spreads)
         return total
 
     @cached_property
@@ -261,20 +295,16 @@ class Posterior:
             return
         self.shares = evidence.shares(spreads.carry)
         self.trusts = np.where(evidence.here, 1.0, spreads.trust)
-        alike = evidence.alike(spreads.trust)
-        covariance = evidence.noise + VAGUE * evidence.level
-        covariance += np.outer(evidence.whole, evidence.whole) * alike * evidence.together.covariance(spreads)
-        values = evidence.values
-        for i, kernels in enumerate(evidence.kernels):
-            worth, of_stage = kernels.worth(spreads), evidence.of_stage[:, i]
-            covariance = covariance + alike * worth * np.outer(self.shares[:, i], self.shares[:, i])
-            if of_stage.any():
-                covariance += np.outer(of_stage, of_stage) * (VAGUE + DISCORD**2 * worth)
-            values = values - self.shares[:, i] * evidence.means[i]
-        self._root = np.linalg.cholesky(covariance)
+        values = evidence.values - sum(self.shares[:, i] * mean for i, mean in enumerate(evidence.means))
+        self._root = np.linalg.cholesky(evidence.covariance(spreads))
         white = self.reduce(values)
         self.log_evidence = float(-0.5 * white @ white - np.log(np.diag(self._root)).sum())
-        self.weights: Array = solve_triangular(self._root.T, white, lower=False, check_finite=False)
+        self._white = white
+
+    @cached_property
+    def weights(self) -> Array:
+        """Of the observations in a prediction's mean; of use for the few hypotheses that predictions come from."""
+        return np.asarray(solve_triangular(self._root.T, self._white, lower=False, check_finite=False))
 
     def reduce(self, covariance: Array) -> Array:
         """``V`` of a covariance with the observations, (observations, ...): what they explain is ``V.T @ V``."""
@@ -288,6 +318,10 @@ class Posterior:
         cross = ends.cross(self)
         explained = (self.reduce(cross.T) ** 2).sum(axis=0)
         return ends.mean + cross @ self.weights, np.clip(variance - explained, 1e-10, None)
+
+    def mean(self, ends: _Ends) -> Array:
+        """Posterior mean of log-scores, shape (n,)."""
+        return ends.mean if ends.evidence is None else np.asarray(ends.mean + ends.cross(self) @ self.weights)
 
     def sample(self, ends: _Ends, count: int, generator: np.random.Generator) -> Array:
         """Joint draws of log-scores, shape (count, n)."""
@@ -311,34 +345,40 @@ class Additive:
     def __init__(
         self, posterior: Posterior, tables: StageTables, evidence: _Evidence | None, settings: Sequence[Places]
     ) -> None:
-        self._level = LEVEL
+        self._level, self._vague = LEVEL, VAGUE
         self._means: list[Array] = []
-        self._covariances: list[Array] = []
+        self._variances: list[Array] = []
+        self._kernels: list[Kernels] = []
         self._reduced: list[Array] = []
+        self._spreads = posterior.spreads
+        level: Array | None = None
         if evidence is not None:
             cross = VAGUE * (evidence.end & evidence.here).astype(np.float64)
             self._level += float(cross @ posterior.weights)
-            self._reduced.append(posterior.reduce(cross)[:, None])
+            level = posterior.reduce(cross)
+            self._vague -= float(level @ level)
         for i, places in enumerate(settings):
             self._means.append(tables.mean(i, places))
-            self._covariances.append(tables.kernels(i, places, places).worth(posterior.spreads))
-            if evidence is not None:
+            self._variances.append(tables.variance(i, places, posterior.spreads))
+            self._kernels.append(tables.kernels(i, places, places))
+            if evidence is not None and level is not None:
                 kernels = tables.kernels(i, places, evidence.x[:, i])
                 cross = kernels.worth(posterior.spreads) * (posterior.shares[:, i] * posterior.trusts)[None, :]
                 self._means[-1] = self._means[-1] + cross @ posterior.weights
-                self._reduced.append(posterior.reduce(cross.T))
+                reduced = posterior.reduce(cross.T)
+                self._reduced.append(reduced)
+                self._variances[-1] = self._variances[-1] - (reduced**2).sum(axis=0) - 2 * level @ reduced
 
     def predict(self, at: Places) -> tuple[Array, Array]:
         """Mean and variance of sums, of allocations given by their positions in `settings`, shape (n,) each."""
-        mean, variance = np.full(len(at), self._level), np.full(len(at), VAGUE)
-        columns = [np.zeros(len(at), dtype=np.int64), *at.T]
+        mean, variance = np.full(len(at), self._level), np.full(len(at), self._vague)
         for stage, column in enumerate(at.T):
-            mean += self._means[stage][column]
-            variance += np.diag(self._covariances[stage])[column]
-        for i, a in enumerate(columns if self._reduced else ()):
-            for j in range(i + 1):
-                shared = (self._reduced[i].T @ self._reduced[j])[a, columns[j]]
-                variance -= shared if i == j else 2 * shared
+            mean += self._means[stage].take(column)
+            variance += self._variances[stage].take(column)
+        for i, left in enumerate(self._reduced):
+            for j, right in enumerate(self._reduced[:i]):
+                shared = 2 * left.T @ right
+                variance -= shared.take(at[:, i] * shared.shape[1] + at[:, j])
         return mean, np.clip(variance, 1e-10, None)
 
     def sample(self, count: int, generator: np.random.Generator) -> list[Array]:
@@ -349,10 +389,10 @@ class Additive:
         count_ = sum(len(m) for m in self._means)
         covariance = np.zeros((count_, count_))
         if self._reduced:
-            reduced = np.concatenate(self._reduced[1:], axis=1)
+            reduced = np.concatenate(self._reduced, axis=1)
             covariance -= reduced.T @ reduced
         start = 0
-        for block in self._covariances:
+        for block in (kernels.worth(self._spreads) for kernels in self._kernels):
             end = start + len(block)
             covariance[start:end, start:end] += block
             start = end

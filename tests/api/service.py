@@ -32,6 +32,7 @@ class Service:
     url: str
     runtime: Runtime
     http: httpx.Client
+    app: FastAPI
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def served_app(runtime: Runtime, app: FastAPI) -> Iterator[Service]:
         thread.start()
         with httpx.Client(base_url=url, timeout=20) as http:
             until(lambda: server.started)
-            yield Service(url, runtime, http)
+            yield Service(url, runtime, http, app)
         server.should_exit = True
         thread.join(timeout=10)
 

@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tests.api.service import Service, submit, tiny_spec
+import pytest
+
+from api.routes import events
+from tests.api.service import Service, ended, submit, tiny_spec
 
 
 def read_events(service: Service, path: str, headers: dict[str, str] | None = None) -> Iterator[tuple[int, str, Any]]:
@@ -45,3 +48,33 @@ def test_a_lost_connection_goes_on_after_the_last_event_seen(service: Service, f
 def test_a_study_that_is_over_ends_the_stream(service: Service, finished: str) -> None:
     last = list(read_events(service, f"/api/v1/studies/{finished}/events"))[-1][0]
     assert [e[1] for e in read_events(service, f"/api/v1/studies/{finished}/events?after={last}")] == ["end"]
+
+
+def test_the_stream_of_all_studies_tells_of_each_and_goes_on_after_a_lost_connection(service: Service) -> None:
+    start = service.runtime.archive.events.newest()
+    first, second = (submit(service, tiny_spec(name=f"watched-{n}", seed=900 + n)) for n in range(2))
+    ended(service, first)
+    ended(service, second)
+    wanted = {
+        record.id
+        for study in (first, second)
+        for record in service.runtime.archive.events.after(study, 0, 10_000)
+        if record.kind in ("phase", "trial", "plan", "status")
+    }
+    seen: dict[int, str] = {}
+    place = start
+    for enough in (len(wanted) // 2, 0):  # the first connection is lost; the next goes on where it told it to
+        for number, kind, data in read_events(service, "/api/v1/events", {"last-event-id": str(place)}):
+            assert kind in ("phase", "trial", "plan", "status")
+            seen[data["event"]] = data["study"]
+            place = number
+            if len(wanted - seen.keys()) <= enough:
+                break
+    assert wanted <= seen.keys()
+    assert {first, second} <= set(seen.values())
+
+
+def test_a_quiet_stream_still_says_that_it_lives(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "PING_SECONDS", 1)
+    with service.http.stream("GET", "/api/v1/events") as answer:
+        assert next(line for line in answer.iter_lines() if line).startswith(": ping")

@@ -12,6 +12,7 @@ from planner.archive.tables.bank import (
     TextRow,
 )
 from planner.archive.tables.base import ArchiveTable, study_key, table_of
+from planner.archive.tables.promotions import PromotionRow
 from planner.archive.tables.schedules import ScheduleAlertRow, ScheduleRow, ScheduleRunRow
 from planner.archive.tables.service import DatasetRow, WorkerRow
 from planner.archive.tables.studies import (
@@ -39,6 +40,7 @@ __all__ = [
     "OriginRow",
     "ParserRow",
     "PlanRow",
+    "PromotionRow",
     "PromptRow",
     "ProposalRow",
     "ScheduleAlertRow",

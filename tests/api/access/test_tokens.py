@@ -71,7 +71,7 @@ def test_every_route_refuses_a_token_that_may_too_little(guarded: Service, holde
             if need in too_much:
                 answer = client.request(method, filled(path))
                 assert answer.status_code == 403, f"{method} {path}"
-                assert "use a token of scope" in answer.json()["detail"]
+                assert "use a token of scope" in answer.text
 
 
 @pytest.mark.parametrize(

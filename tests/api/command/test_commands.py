@@ -117,6 +117,29 @@ def test_what_a_script_may_read_is_json(done: Path) -> None:
     assert as_json == yaml.safe_load(apportion(done, "plan", identity).stdout)
 
 
+def test_plans_are_listed_named_and_compared(done: Path) -> None:
+    identity = study_id(done)
+    assert apportion(done, "plan", "show", identity).stdout == apportion(done, "plan", identity).stdout
+    best = yaml.safe_load(apportion(done, "plan", identity, "--kind", "best").stdout)
+    assert best["kind"] == "best"
+    promoted = apportion(done, "plan", "promote", identity[:6], "--name", "ledger")
+    assert "ask model plan:ledger" in promoted.stdout, promoted.stderr
+    listed = json.loads(apportion(done, "plan", "list", "--json").stdout)
+    assert {p["plan"]: p["names"] for p in listed} == {identity: ["ledger"], f"{identity}:best": []}
+    history = json.loads(apportion(done, "plan", "history", "ledger", "--json").stdout)
+    assert [h["study_id"] for h in history] == [identity]
+    difference = json.loads(apportion(done, "plan", "diff", "ledger", f"{identity}:best", "--json").stdout)
+    assert difference["before"] == identity
+    assert difference["score"]["difference"]["examples"] == 16
+    exported = apportion(done, "plan", "export", "ledger", "--out", "exported")
+    assert exported.returncode == 0, exported.stderr
+    assert {f.name for f in (done / "exported").iterdir()} == {"plan.yaml", "serve.sh", "plan.py"}
+    assert os.access(done / "exported" / "serve.sh", os.X_OK)
+    wrong = apportion(done, "plan", "promote", identity, "--name", "9 lives")
+    assert wrong.returncode == 2
+    assert "starts with a letter" in wrong.stderr
+
+
 def test_tables_are_for_people(done: Path) -> None:
     assert "MFLOPs" in apportion(done, "trials", "small").stdout
     assert "Guidelines" in apportion(done, "show", "small").stdout

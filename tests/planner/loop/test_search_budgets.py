@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from env.allocation import Allocation
 from env.backends import DrawRequest, Failed, Settled
 from env.errors import ApportionError
 from env.spec import SpecError, StudySpec
@@ -256,3 +258,30 @@ def test_no_crash_makes_a_search_pass_its_tokens_or_change_what_it_spent(
             trials.append([(t.trial_no, t.allocation, t.status, t.score) for t in archive.trials.list("s", "search")])
     assert spent[0] == spent[1]
     assert trials[0] == trials[1]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("limits", "unit"),
+    [({"draws": 500}, "draws"), ({"tokens": 20_000}, "tokens"), ({"dollars": 0.03}, "USD")],
+)
+async def test_review_refuses_what_reserving_would_in_every_ledger(
+    archive: Archive, limits: dict[str, Any], unit: str
+) -> None:
+    spec = spec_with(priced=True, **limits)
+    archive.studies.create("s", spec.name, spec.model_dump(mode="json"), spec.seed)
+    context = StudyContext(archive, "s", {}, DiceBackends())
+    allocations = sorted(context.space.sample(random.Random(3), 12), key=context.space.total)
+    left = context.budgets.left()
+    passed: list[Allocation] = []
+    reasons = []
+    for allocation in allocations:
+        reason = left.reason(allocation, passed)
+        reasons.append(reason)
+        if not reason:
+            passed.append(allocation)
+    assert 0 < len(passed) < len(allocations)
+    assert all(f" {unit}, " in reason and "are left" in reason for reason in reasons if reason)
+    reserved = context.budgets.reserve(list(enumerate(allocations, 1)))
+    assert [a for _, a in reserved.granted] == passed
+    await context.close()

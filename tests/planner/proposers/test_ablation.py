@@ -15,7 +15,7 @@ from planner.proposers.ablation import PARTS, Ablation
 from planner.proposers.agent import AgentProposer, LlmSettings
 from planner.proposers.agent.prompting import PromptWriter
 from planner.proposers.agent.schemas import guidelines_form
-from planner.proposers.guidelines import insight_guidelines
+from planner.proposers.guidelines import RuleGuidelines
 from planner.proposers.initial import initial_trials
 from tests.planner.proposers.agent_cases import TASK, history, space, trial
 from tests.scripted_llm import ScriptedLlm, data_block
@@ -67,7 +67,7 @@ def test_an_insight_left_out_has_no_place_in_the_reply_nor_among_the_rules(
     ablation = without(*left_out)
     items = guidelines_form(SPACE, ablation).schema["properties"]["guidelines"]["items"]  # type: ignore[index]
     assert set(items["properties"]["insight"]["enum"]) == {0, 1, 2, 3} - set(left_out)
-    assert {g.insight for g in insight_guidelines(SPACE, PAST, ablation)} - {0} == {1, 2, 3} - set(left_out)
+    assert {g.insight for g in RuleGuidelines(SPACE, ablation).of(PAST)} - {0} == {1, 2, 3} - set(left_out)
 
 
 @pytest.mark.asyncio

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from env.allocation import Allocation, StageSetting
-from planner.history import CurveEstimate, History, TrialView
-from planner.proposers import InsightProposer, RandomProposer
-from planner.proposers.guidelines import insight_guidelines, plateau_of
+from planner.history import CurveEstimate, History, PastStudy, TrialView, best_of
+from planner.proposers import InsightProposer, RandomProposer, insight
+from planner.proposers.guidelines import RuleGuidelines, plateau_of
 from planner.proposers.initial import initial_trials
-from planner.proposers.observations import Observation, from_log, observations
+from planner.proposers.observations import Observation, from_log, observations, past_observations
 from planner.proposers.surrogate import Surrogate
 from planner.space import SearchSpace
 from tests.simulated import simulated_spec
@@ -113,20 +116,65 @@ def test_guidelines_prefer_the_small_model_among_equals_and_the_large_where_it_i
         trial(1, allocation(1, 1, 16)),
         trial(2, allocation(1, 1, 16).replace("read", StageSetting("large", "vote", 1))),
     ]
-    found = {g.stage: g for g in insight_guidelines(SPACE, history(trials)) if g.insight == 1}
+    found = {g.stage: g for g in RuleGuidelines(SPACE).of(history(trials)) if g.insight == 1}
     assert found["read"].structured["preferred_model"] == "large"
     equal = [
         trial(1, allocation(16, 1, 1)),
         trial(2, allocation(16, 1, 1).replace("find", StageSetting("large", "vote", 2))),
     ]
-    found = {g.stage: g for g in insight_guidelines(SPACE, history(equal)) if g.insight == 1}
+    found = {g.stage: g for g in RuleGuidelines(SPACE).of(history(equal)) if g.insight == 1}
     assert found["find"].structured["preferred_model"] == "small"
+
+
+def test_guidelines_are_the_same_whether_trials_come_one_by_one_or_all_at_once() -> None:
+    trials = [trial(i, a) for i, a in enumerate(SPACE.allocations(), 1) if i % 40 == 0]
+    by_round, at_once = RuleGuidelines(SPACE), RuleGuidelines(SPACE)
+    for count in range(1, len(trials)):
+        by_round.of(history(trials[:count]))
+    assert by_round.of(history(trials)) == at_once.of(history(trials))
+    # Another study's trials do not mix with those seen.
+    assert by_round.of(history(trials[5:9])) == RuleGuidelines(SPACE).of(history(trials[5:9]))
+
+
+@pytest.mark.asyncio
+async def test_a_round_reflects_and_proposes_on_one_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits, gathered = [], []
+
+    def counted(*args: Any, **kwargs: Any) -> Surrogate:
+        fits.append(1)
+        return Surrogate(*args, **kwargs)
+
+    def gathering(*args: Any) -> list[Observation]:
+        gathered.append(1)
+        return past_observations(*args)
+
+    monkeypatch.setattr(insight, "Surrogate", counted)
+    monkeypatch.setattr(insight, "past_observations", gathering)
+    trials = [trial(i, p.allocation) for i, p in enumerate(initial_trials(SPACE), 1) if p.allocation]
+    past, proposer = (PastStudy("old", "old", tuple(trials)),), InsightProposer(SPACE, 0)
+    for seen in (3, 4):
+        reflected = History(1, tuple(trials[:seen]), past=past)
+        proposed = History(2, tuple(trials[:seen]), past=past, trials_left=10)
+        await proposer.reflect(reflected)
+        assert await proposer.propose(proposed, 2, ()) == await InsightProposer(SPACE, 0).propose(proposed, 2, ())
+    # Two by the proposer under test, and one by each of the fresh ones it is held against.
+    assert (len(fits), len(gathered)) == (4, 3)
+
+
+def test_the_best_trials_are_the_cheaper_of_equals_and_the_earlier_of_those() -> None:
+    base = trial(1, allocation())
+    trials = [
+        replace(base, trial_no=n, score=s, cost=c) for n, s, c in [(1, 0.5, 2), (2, 0.7, 3), (3, 0.7, 1), (4, 0.7, 1)]
+    ]
+    assert [t.trial_no for t in best_of(trials, 3)] == [3, 4, 2]
+    assert history(trials).best == trials[2]
+    assert best_of((), 2) == []
 
 
 def test_guidelines_name_the_plateau() -> None:
     points = tuple(CurveEstimate(k, s, 1.0) for k, s in ((1, 0.5), (2, 0.6), (4, 0.7), (8, 0.702), (16, 0.701)))
     assert plateau_of(list(points)) == 4
-    found = insight_guidelines(SPACE, history([trial(1, allocation(1, 1, 16), {"solve": points})]))
+    found = RuleGuidelines(SPACE).of(history([trial(1, allocation(1, 1, 16), {"solve": points})]))
     flat = next(g for g in found if g.insight == 2)
     assert flat.structured == {"model": "small", "plateau": 4, "direction": "down"}
     assert "do not pay past it" in flat.text

@@ -11,10 +11,10 @@ from env.allocation import Allocation, StageSetting
 from planner.history import CurveEstimate, TrialView
 from planner.proposers.ablation import Ablation
 from planner.proposers.observations import MAX_OBSERVATIONS, Observation, from_log, observations, to_log
-from planner.proposers.optimum import best_within, undominated
+from planner.proposers.optimum import best_of_draws, best_within, undominated
 from planner.proposers.spending import CHANGED, NewDraws
 from planner.proposers.stage_tables import StageTables
-from planner.proposers.surrogate import Surrogate
+from planner.proposers.surrogate import Surrogate, hypotheses
 from planner.space import SearchSpace
 from tests.simulated import simulated_spec
 
@@ -134,6 +134,25 @@ def test_the_optimum_within_a_budget_equals_that_of_trying_everything(
         assert sum(prices[i][c] for i, c in enumerate(found)) <= limit * (1 + 1e-9)
         if choices:
             assert sum(values[i][c] for i, c in enumerate(found)) >= max(choices)[0] - 1e-9
+
+
+@pytest.mark.parametrize("limit", [0.2, 0.9, 1.6])
+@pytest.mark.parametrize("sizes", [(7,), (9, 5), (6, 12, 8), (30, 20, 30)])
+def test_optima_of_many_draws_are_those_of_each_draw(sizes: tuple[int, ...], limit: float) -> None:
+    generator = np.random.default_rng([*sizes, int(10 * limit)])
+    prices = [generator.random(n) for n in sizes]
+    values = [generator.random((12, n)) for n in sizes]
+    each = [best_within([of[i] for of in values], prices, limit) for i in range(12)]
+    assert best_of_draws(values, prices, limit) == [row for row in each if row is not None]
+
+
+def test_prior_variances_are_the_diagonal_of_the_prior_covariance() -> None:
+    tables = StageTables(SPACE)
+    x = tables.places(ALL[::11])
+    for spreads in hypotheses():
+        for stage in range(x.shape[1]):
+            whole = tables.kernels(stage, x[:, stage], x[:, stage]).worth(spreads)
+            assert tables.variance(stage, x[:, stage], spreads) == pytest.approx(np.diag(whole))
 
 
 def test_a_realistic_space_is_solved_exactly_in_a_moment() -> None:
