@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from env.errors import ApportionError
+from env.secrets import redact
 from env.spec import Fault, SpecError
 from planner.archive import Ambiguous, ArchiveError, Changed, NotFound, StatusConflict
 from planner.datasets import DiskFull, FaultyRows, TooLarge
@@ -131,8 +132,8 @@ def wants_page(request: Request) -> bool:
 def _problem(
     status: int, detail: str, faults: Sequence[Fault] = (), kind: str = "about:blank", title: str = ""
 ) -> Problem:
-    listed = [FaultPublic(path=fault.path, message=fault.message) for fault in faults]
-    return Problem(type=kind, title=title or _phrase(status), status=status, detail=detail, faults=listed)
+    listed = [FaultPublic(path=redact(fault.path), message=redact(fault.message)) for fault in faults]
+    return Problem(type=kind, title=title or _phrase(status), status=status, detail=redact(detail), faults=listed)
 
 
 def _phrase(status: int) -> str:

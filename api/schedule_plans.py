@@ -8,7 +8,6 @@ from typing import Any
 from api.bodies import check_plain, usable_spec
 from api.problems import Refused
 from api.schemas import ScheduleCreate, ScheduleFields, SchedulePatch
-from env.egress import checked_url
 from env.errors import ApportionError
 from env.spec import Fault, SpecError, StudySpec
 from env.spec.pipeline import ReplayModel
@@ -17,6 +16,7 @@ from planner.archive.schedule_records import AlertTarget
 from planner.schedules.fingerprint import Fingerprints
 from planner.schedules.firing import Cron, moment_of, zone_of
 from planner.schedules.revalidation import held_plan
+from planner.schedules.webhooks import check_url
 
 TRIGGERS = ("cron", "at", "on_change")
 
@@ -94,7 +94,7 @@ def checked_plan(archive: Archive, body: ScheduleFields, held: ScheduleRecord | 
     at = _trigger(body, held, faults)
     if body.alert is not None:
         try:
-            checked_url(body.alert.url)
+            check_url(body.alert.url)
         except ApportionError as error:
             faults.append(Fault("alert.url", str(error)))
     spec = _spec(body.spec, faults)

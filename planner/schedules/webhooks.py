@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpx
 
-from env.egress import EgressError, GuardedTransport
+from env import egress
+from env.egress import AsyncGuardedTransport, Egress
+from env.errors import ApportionError
 from planner.schedules.alerts import DELIVERY, SIGNATURE, TIMESTAMP, signature
 
 TIMEOUT_S = 10.0
+ALLOWED_HOSTS = "APPORTION_WEBHOOK_HOSTS"
+"""Environment variable: hosts, by comma, that a webhook may name though their addresses are not public."""
+
 AGAIN = frozenset({408, 425, 429})
 """Answers that may be others later, besides those of 500 and above."""
 
@@ -36,6 +42,33 @@ class Attempt:
         return {"number": number, "at": at, "status": self.status, "error": self.error, "seconds": self.seconds}
 
 
+def check_url(url: str) -> None:
+    """Refuse a webhook that this service may not call.
+
+    Raises:
+        ApportionError: no HTTP URL, one with a password, or a host that is not found, or whose address is not public
+            and not allowed.
+    """
+    policy = webhook_egress()
+    policy.checked_url(url)
+    parts = urlsplit(url)
+    if not policy.check_host(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)):
+        raise ApportionError(f"{parts.hostname} cannot be found")
+
+
+def webhook_egress() -> Egress:
+    """What webhooks may reach: public addresses, and what the operator allowed, for all or for webhooks alone."""
+    here, names = egress.current(), os.environ.get(ALLOWED_HOSTS, "").split(",")
+    allowed = Egress.strict(name.strip() for name in names if name.strip())
+    return replace(
+        here,
+        loopback=False,
+        private=False,
+        names=here.names | allowed.names,
+        networks=(*here.networks, *allowed.networks),
+    )
+
+
 async def deliver(url: str, secret_env: str, run_id: str, body: str, environ: Mapping[str, str]) -> Attempt:
     """Send an alert once. Redirects are not followed, and nothing of the answer but its status is kept."""
     started = time.monotonic()
@@ -55,8 +88,15 @@ async def deliver(url: str, secret_env: str, run_id: str, body: str, environ: Ma
     error = ""
     verdict: Verdict = "again"
     try:
-        status = await asyncio.to_thread(_post, url, content, headers)
-    except EgressError as refusal:
+        check_url(url)
+        async with (
+            httpx.AsyncClient(
+                transport=AsyncGuardedTransport(webhook_egress()), timeout=TIMEOUT_S, follow_redirects=False
+            ) as client,
+            client.stream("POST", url, content=content, headers=headers) as answer,
+        ):
+            status = answer.status_code
+    except ApportionError as refusal:
         error = str(refusal)
     except httpx.HTTPError as trouble:
         error = f"{type(trouble).__name__}: {trouble}" if str(trouble) else type(trouble).__name__
@@ -67,18 +107,3 @@ async def deliver(url: str, secret_env: str, run_id: str, body: str, environ: Ma
             verdict = "again" if status in AGAIN or status >= 500 else "refused"
             error = f"the receiver answered {status}"
     return Attempt(verdict, status, error, round(time.monotonic() - started, 3))
-
-
-def _post(url: str, content: bytes, headers: Mapping[str, str]) -> int:
-    """The status of the answer; its body is not read.
-
-    Raises:
-        EgressError: the operator does not allow that address.
-        httpx.HTTPError: there was no answer.
-    """
-    transport = GuardedTransport()
-    with (
-        httpx.Client(transport=transport, timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
-        client.stream("POST", url, content=content, headers=dict(headers)) as answer,
-    ):
-        return answer.status_code
