@@ -113,12 +113,13 @@ def install(app: FastAPI, page: PageOfProblem, other: OtherShape | None = None) 
         if problem.status >= 500 and not isinstance(error, HTTPException):
             log.error("%s %s: %s", request.method, request.url.path, error)
         headers = dict(getattr(error, "headers", None) or {})
-        reply = other(request, error, problem) if other is not None else None
-        if reply is not None:
-            return reply
-        if wants_page(request):
-            return page(request, problem)
-        return respond(problem, headers)
+        answered = other(request, error, problem) if other is not None else None
+        if answered is None:
+            answered = page(request, problem) if wants_page(request) else respond(problem, headers)
+        if problem.status == 500:
+            # The server closes this connection; a client that is not told may lose its next request on it.
+            answered.headers["Connection"] = "close"
+        return answered
 
     for kind in (HTTPException, RequestValidationError, ApportionError, Exception):
         app.add_exception_handler(kind, answer)

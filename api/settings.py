@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = Field(
         None, description="OpenTelemetry collector that gets traces over HTTP, such as http://127.0.0.1:4318; off."
     )
+    keep_studies_days: float | None = Field(
+        None, gt=0, description="Days after which ended studies go, unless a plan name or a schedule needs them; never."
+    )
+    keep_events_days: float | None = Field(
+        None, gt=0, description="Days after which events of ended studies go that repeat what tables hold; never."
+    )
     worker_metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Port on which `apportion worker` answers Prometheus, on the host; off."
     )

@@ -229,6 +229,7 @@ def worker(
 ) -> None:
     """Run queued studies until stopped."""
     from api.access.confinement import confine
+    from api.housekeeping import kept_house
     from api.observing.process import observed_process
     from planner.durable import Runtime
 
@@ -239,7 +240,12 @@ def worker(
     with output.explained_errors():
         confine(settings)
     opened = Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency)
-    with output.explained_errors(), opened as runtime, observed_process(settings) as metrics:
+    with (
+        output.explained_errors(),
+        opened as runtime,
+        observed_process(settings) as metrics,
+        kept_house(settings, runtime.archive),
+    ):
         if settings.worker_metrics_port is not None:
             metrics.answer_on(settings.host, settings.worker_metrics_port)
         output.err.print(f"worker {runtime.executor_id} on {runtime.archive.place}; stop with Ctrl-C", highlight=False)
