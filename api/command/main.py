@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from api.command import archive, bank, bench, output, plans, schedules, tokens
+from api.command.audit import audit
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
 from api.command.session import noted, opened_archive, run_here, settings_for
