@@ -13,7 +13,7 @@ from rich.table import Table
 
 from api.bodies import read_yaml
 from api.command import output
-from api.command.session import opened_archive, settings_for
+from api.command.session import noted, opened_archive, settings_for
 from api.schedule_plans import enter_schedule, missing
 from api.schemas import RunPublic, ScheduleCreate, ScheduleDetail, SchedulePublic
 from env.spec import SpecError
@@ -99,7 +99,7 @@ def create(
             checked = ScheduleCreate.model_validate(body)
         except ValidationError as error:
             raise SpecError(faults_of(error)) from error
-        with opened_archive(settings_for(home)) as archive:
+        with opened_archive(settings_for(home)) as archive, noted(archive, "schedule create", name):
             _print_one(enter_schedule(archive, checked), json)
 
 
@@ -139,7 +139,7 @@ def run(
     settings = settings_for(home)
     with output.explained_errors():
         if not wait:
-            with opened_archive(settings) as archive:
+            with opened_archive(settings) as archive, noted(archive, "schedule run", name):
                 entered = run_now(archive, name)
         else:
             with Runtime(settings.archive_url, settings.queue_url) as runtime:
@@ -156,22 +156,27 @@ def run(
 def pause(name: Name, home: Home = None, json: AsJson = False) -> None:
     """Pause a schedule; a run under way goes on."""
     with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        _print_one(archive.schedules.set_paused(name, True), json)
+        with noted(archive, "schedule pause", name):
+            schedule = archive.schedules.set_paused(name, True)
+        _print_one(schedule, json)
 
 
 @app.command()
 def resume(name: Name, home: Home = None, json: AsJson = False) -> None:
     """Let a paused schedule go on; what was due meanwhile is not made up for."""
     with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        _print_one(archive.schedules.set_paused(name, False), json)
+        with noted(archive, "schedule resume", name):
+            schedule = archive.schedules.set_paused(name, False)
+        _print_one(schedule, json)
 
 
 @app.command()
 def delete(name: Name, home: Home = None) -> None:
     """Delete a schedule with its runs; the studies it queued stay."""
     with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        if not archive.schedules.delete(name):
-            raise missing(name)
+        with noted(archive, "schedule delete", name):
+            if not archive.schedules.delete(name):
+                raise missing(name)
         output.out.print(f"schedule {name} deleted", highlight=False)
 
 

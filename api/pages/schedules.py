@@ -35,6 +35,7 @@ Body = TypeVar("Body", bound=ScheduleFields)
 TEXTS = ("name", "trigger", "cron", "timezone", "at", "overlap", "missed", "keep_runs", "plan", "spec")
 ALERT_TEXTS = ("alert_url", "alert_secret_env", "alert_when")
 TICKS = ("on_data", "on_models")
+CHOICES = ("trigger", "timezone", "overlap", "missed", "keep_runs", "alert_when")
 FIELDS = (*TEXTS, *ALERT_TEXTS, *TICKS)
 BLANK: Values = {
     **dict.fromkeys(FIELDS, ""),
@@ -131,7 +132,9 @@ def _to(name: str) -> RedirectResponse:
 
 
 def _values(texts: Values) -> Values:
-    return {name: texts.get(name, "").replace("\r\n", "\n") for name in FIELDS}
+    """What a form holds; choices that it leaves out are as they are in a new one."""
+    chosen = {name: BLANK[name] for name in CHOICES}
+    return {name: texts.get(name, chosen.get(name, "")).replace("\r\n", "\n") for name in FIELDS}
 
 
 def _written(record: ScheduleRecord) -> Values:
