@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from api.dependencies import ArchiveDep, StudyDep
-from api.pages import example_page, fleet_page, forms, live_form, schedules, study_list, trial_page
+from api.pages import example_page, fleet_page, forms, live_form, plans, schedules, study_list, trial_page
 from api.pages.rendering import FRESH, STATIC, figures_json, kept, render
 from api.pages.study_query import StudyQuery
 from api.pages.study_view import study_figures, study_view
@@ -34,7 +34,7 @@ class _Static(StaticFiles):
 
 def install(app: FastAPI) -> None:
     """Add the pages and what they load."""
-    for subject in (study_list, live_form, forms, schedules, study_list, trial_page, example_page, fleet_page):
+    for subject in (study_list, live_form, forms, plans, schedules, trial_page, example_page, fleet_page):
         app.include_router(subject.router)
     app.include_router(router)
     app.mount("/static", _Static(directory=STATIC), name="static")
