@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from api.command import output
-from api.command.session import noted, opened_archive, settings_for
-from planner.archive import Archive, StudyRecord
+from api.command.sources import source_at
+from api.schemas import StudyPublic
 
 StudyId = Annotated[str, typer.Argument(help="A study's id, the start of it, or its name.")]
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="APPORTION_URL",
+        help="Ask this service instead of an archive of this machine; APPORTION_TOKEN is its token.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -25,34 +32,21 @@ def install(app: typer.Typer) -> None:
     app.command()(pause)
 
 
-def cancel(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
+def cancel(study_id: StudyId, home: Home = None, url: Url = None, json: AsJson = False) -> None:
     """Ask a study to stop, within seconds; what it drew is kept."""
-    from planner.durable import request_cancel
+    with output.explained_errors(), source_at(url, home) as source:
+        _answer(source.cancel(source.study(study_id).id), "stops within seconds", json)
 
-    _ask(study_id, home, json, request_cancel, "cancel", "stops within seconds")
 
-
-def pause(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
+def pause(study_id: StudyId, home: Home = None, url: Url = None, json: AsJson = False) -> None:
     """Ask a study to pause before its next batch of trials; `apportion resume` goes on with it."""
-    from planner.durable import request_pause
+    with output.explained_errors(), source_at(url, home) as source:
+        _answer(source.pause(source.study(study_id).id), "pauses before its next batch of trials", json)
 
-    _ask(study_id, home, json, request_pause, "pause", "pauses before its next batch of trials")
 
-
-def _ask(
-    study_id: str,
-    home: Path | None,
-    json: bool,
-    request: Callable[[Archive, str], StudyRecord],
-    action: str,
-    later: str,
-) -> None:
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        study = archive.studies.find(study_id)
-        with noted(archive, action, study.id):
-            study = request(archive, study.id)
-        if json:
-            output.print_json(study)
-        else:
-            word = later if study.status == "running" else f"is {study.status}"
-            output.out.print(f"study {study.id} {word}", highlight=False)
+def _answer(study: StudyPublic, later: str, json: bool) -> None:
+    if json:
+        output.print_json(study)
+    else:
+        word = later if study.status == "running" else f"is {study.status}"
+        output.out.print(f"study {study.id} {word}", highlight=False)
