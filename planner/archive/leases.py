@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +11,16 @@ from sqlmodel import Session, col, select, update
 
 from planner.archive.errors import LeaseLost
 from planner.archive.records import LeaseRecord
-from planner.archive.sessions import Sessions, insert_missing, utc_now
+from planner.archive.sessions import IDLE_WRITE_S, Sessions, insert_missing, utc_now
 from planner.archive.tables import LeaseRow
+
+_LOOK_S = 0.5
+_END_BLOCKERS = text(
+    """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE pid = ANY(pg_blocking_pids(:waiting)) AND xact_start < now() - make_interval(secs => :longest)
+    """
+)
 
 
 class Leases:
@@ -55,9 +64,34 @@ class Leases:
             following: number of the run that comes after; the next by default.
         """
         new = epoch + 1 if following is None else following
-        with self._sessions.write() as session:
-            mine = update(LeaseRow).where(col(LeaseRow.study_id) == study_id, col(LeaseRow.epoch) == epoch)
+        mine = update(LeaseRow).where(col(LeaseRow.study_id) == study_id, col(LeaseRow.epoch) == epoch)
+        with self._sessions.write() as session, self._freed(session):
             return session.connection().execute(mine.values(epoch=new, owner="", claimed_at=None)).rowcount > 0
+
+    @contextmanager
+    def _freed(self, session: Session) -> Iterator[None]:
+        """End the transactions that hold the block up for longer than any write takes: their processes are frozen.
+
+        PostgreSQL ends idle ones by itself, but not those that were frozen while they sent a batch of statements.
+        """
+        if self._sessions.engine.dialect.name != "postgresql":
+            yield
+            return
+        waiting = session.connection().exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_LOOK_S):
+                with self._sessions.engine.connect() as connection:
+                    connection.execute(_END_BLOCKERS, {"waiting": waiting, "longest": IDLE_WRITE_S})
+
+        watcher = threading.Thread(target=watch, name="apportion-blockers", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
 
     def of(self, owner: str) -> list[LeaseRecord]:
         """The leases a worker holds; those of studies that have ended too."""
