@@ -23,6 +23,7 @@ from api.observing.requests import ObservedRequests
 from api.pages import install as install_pages
 from api.pages.errors import problem_page
 from api.routes import (
+    audit,
     datasets,
     estimate,
     events,
@@ -91,7 +92,7 @@ def create_app(
     app.state.metrics = counted or Metrics(runtime.archive)
     app.state.uploads = uploads
     rest = APIRouter(prefix="/api/v1")
-    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate, plans):
+    for subject in (studies, notes, trials, learnt, reports, events, schedules, spec, estimate, plans, audit):
         rest.include_router(subject.router)
     for subject in (pipelines, datasets, models):
         rest.include_router(subject.router)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from env.errors import ApportionError
+from env.secrets import redact
 from env.spec import Fault, SpecError
 from planner.archive import Ambiguous, ArchiveError, Changed, NotFound, StatusConflict
 from planner.datasets import DiskFull, FaultyRows, TooLarge
@@ -112,12 +113,13 @@ def install(app: FastAPI, page: PageOfProblem, other: OtherShape | None = None) 
         if problem.status >= 500 and not isinstance(error, HTTPException):
             log.error("%s %s: %s", request.method, request.url.path, error)
         headers = dict(getattr(error, "headers", None) or {})
-        reply = other(request, error, problem) if other is not None else None
-        if reply is not None:
-            return reply
-        if wants_page(request):
-            return page(request, problem)
-        return respond(problem, headers)
+        answered = other(request, error, problem) if other is not None else None
+        if answered is None:
+            answered = page(request, problem) if wants_page(request) else respond(problem, headers)
+        if problem.status == 500:
+            # The server closes this connection; a client that is not told may lose its next request on it.
+            answered.headers["Connection"] = "close"
+        return answered
 
     for kind in (HTTPException, RequestValidationError, ApportionError, Exception):
         app.add_exception_handler(kind, answer)
@@ -131,8 +133,8 @@ def wants_page(request: Request) -> bool:
 def _problem(
     status: int, detail: str, faults: Sequence[Fault] = (), kind: str = "about:blank", title: str = ""
 ) -> Problem:
-    listed = [FaultPublic(path=fault.path, message=fault.message) for fault in faults]
-    return Problem(type=kind, title=title or _phrase(status), status=status, detail=detail, faults=listed)
+    listed = [FaultPublic(path=redact(fault.path), message=redact(fault.message)) for fault in faults]
+    return Problem(type=kind, title=title or _phrase(status), status=status, detail=redact(detail), faults=listed)
 
 
 def _phrase(status: int) -> str:

@@ -14,6 +14,7 @@ import uvicorn
 from api.access.confinement import confine
 from api.access.policy import AccessPolicy, require_token
 from api.app import create_app
+from api.housekeeping import kept_house
 from api.observing.process import observed_process
 from api.settings import Settings
 from env.errors import ApportionError
@@ -51,6 +52,7 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
         _Stop() as stop,
         Runtime(settings.archive_url, settings.queue_url) as runtime,
         observed_process(settings, runtime.archive) as metrics,
+        kept_house(settings, runtime.archive),
     ):
         server = uvicorn.Server(
             uvicorn.Config(

@@ -7,6 +7,7 @@ LLM of the environment) is not asked about.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable, Iterator
@@ -234,14 +235,9 @@ class GuardedTransport(httpx.HTTPTransport):
     moment later (DNS rebinding) changes nothing; certificates are still checked against the name.
     """
 
-    def __init__(self, policy: Egress | None = None, **options: object) -> None:
-        """Like `httpx.HTTPTransport`.
-
-        Args:
-            policy: that of the process where None, as it is at each request.
-            options: see `httpx.HTTPTransport`.
-        """
-        super().__init__(**options)  # type: ignore[arg-type]
+    def __init__(self, policy: Egress | None = None) -> None:
+        """Go by a policy; by that of the process where None, as it is at each request."""
+        super().__init__()
         self._policy = policy
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -251,14 +247,48 @@ class GuardedTransport(httpx.HTTPTransport):
             EgressError: its host may not be reached.
             httpx.TransportError: it cannot be.
         """
-        policy, url = self._policy or current(), request.url
-        policy.checked_url(str(url.copy_with(username=None, password=None)))
-        addresses = policy.check_host(url.host, url.port or (443 if url.scheme == "https" else 80))
-        if not addresses:
-            raise httpx.ConnectError(f"the name {url.host} does not resolve", request=request)
-        request.extensions = {**request.extensions, "sni_hostname": url.host}
-        request.url = url.copy_with(host=addresses[0])
-        try:
+        policy = self._policy or current()
+        with _pinned(request, _address(policy, request)):
             return super().handle_request(request)
-        finally:
-            request.url = url
+
+
+class AsyncGuardedTransport(httpx.AsyncHTTPTransport):
+    """`GuardedTransport` for asynchronous clients; names are looked up on threads."""
+
+    def __init__(self, policy: Egress | None = None) -> None:
+        """Go by a policy; by that of the process where None, as it is at each request."""
+        super().__init__()
+        self._policy = policy
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request.
+
+        Raises:
+            EgressError: its host may not be reached.
+            httpx.TransportError: it cannot be.
+        """
+        policy = self._policy or current()
+        with _pinned(request, await asyncio.to_thread(_address, policy, request)):
+            return await super().handle_async_request(request)
+
+
+def _address(policy: Egress, request: httpx.Request) -> str:
+    """The checked address to send a request to."""
+    url = request.url
+    policy.checked_url(str(url.copy_with(username=None, password=None)))
+    addresses = policy.check_host(url.host, url.port or (443 if url.scheme == "https" else 80))
+    if not addresses:
+        raise httpx.ConnectError(f"the name {url.host} does not resolve", request=request)
+    return addresses[0]
+
+
+@contextmanager
+def _pinned(request: httpx.Request, address: str) -> Iterator[None]:
+    """Have a request sent to an address; its Host header and the name its certificate is for stay."""
+    url = request.url
+    request.extensions = {**request.extensions, "sni_hostname": url.host}
+    request.url = url.copy_with(host=address)
+    try:
+        yield
+    finally:
+        request.url = url

@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+
+from planner.bench.loopback import LoopbackServer
+from planner.bench.scripted import data_block
 
 
 @dataclass(frozen=True)
@@ -99,28 +99,17 @@ class ScriptedLlm:
         """JSON bodies of all requests, in order."""
         self.authorizations: list[str] = []
         """Their Authorization headers."""
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        config = uvicorn.Config(self._app(), log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._server = LoopbackServer(self._app())
+        self.base_url = f"{self._server.url}/v1"
 
     def __enter__(self) -> ScriptedLlm:
-        self._thread.start()
-        deadline = time.monotonic() + 30
-        while not self._server.started:
-            if time.monotonic() > deadline or not self._thread.is_alive():
-                raise RuntimeError("the scripted LLM did not start")
-            time.sleep(0.005)
+        self._server.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
-        self._thread.join(timeout=10)
-        self._socket.close()
+        self._server.__exit__(kind, error, trace)
 
     @property
     def prompts(self) -> list[str]:
@@ -153,7 +142,7 @@ class ScriptedLlm:
                 step = Status(500, f"the script failed: {type(failure).__name__}: {failure}")
         if isinstance(step, Late):
             deadline = time.monotonic() + step.seconds
-            while time.monotonic() < deadline and not self._server.should_exit:  # noqa: ASYNC110 - set by a thread
+            while time.monotonic() < deadline and not self._server.stopping:  # noqa: ASYNC110 - set by a thread
                 await asyncio.sleep(0.02)
             return await self._respond(step.step, body, number)
         if isinstance(step, Status):
@@ -199,12 +188,6 @@ def _completion(
 def prompt_text(request: Json) -> str:
     """All messages of a request as one text."""
     return "\n\n".join(str(message["content"] or "") for message in request["messages"])
-
-
-def data_block(prompt: str, name: str) -> str:
-    """The text between the marks of one of the prompt's data blocks; empty where there is none."""
-    found = re.search(rf"^<<<DATA {name}\n(.*?)\nDATA>>>$", prompt, re.DOTALL | re.MULTILINE)
-    return found.group(1) if found else ""
 
 
 def best_again(request: dict[str, Any], number: int) -> Reply:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
-from tests.scripted_llm import data_block
+from planner.bench.scripted import data_block
 
 Settings = dict[str, tuple[str, str, int]]
 """stage -> (model, strategy, samples)"""

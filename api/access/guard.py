@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,16 +11,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access.callers import Caller, Callers, WrongToken
+from api.access.audit import Auditor, client_address
+from api.access.callers import NOBODY, Caller, Callers, WrongToken
 from api.access.headers import HEADERS, STRICT_TRANSPORT
-from api.access.hosts import host_refusal, is_loopback, origin_refusal
+from api.access.hosts import host_refusal, origin_refusal
+from api.access.limits import OpenStreams, RateLimiter, retry_after
 from api.access.policy import AccessPolicy
-from api.access.scopes import SAFE_METHODS, rule_for, scope_refusal, suffices
+from api.access.scopes import SAFE_METHODS, Rule, is_stream, rule_for, scope_refusal, suffices
 from api.bodies import MAX_BODY_BYTES
 from api.problems import OtherShape, problem_of, respond, wants_page
 from planner.archive import Archive, ArchiveError
-
-__all__ = ["Guard", "is_loopback"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +59,10 @@ class Guard:
         self._app = app
         self._policy = policy or AccessPolicy()
         self._callers = Callers(archive, self._policy.tokens_needed)
+        self._auditor = Auditor(archive, self._policy.audit_kept)
+        self._rates = RateLimiter(self._policy.rate)
+        self._nobodys = RateLimiter(self._policy.nobodys_rate)
+        self._streams = OpenStreams(self._policy.streams, self._policy.streams_each)
         self._max_body = max_body
         self._max_upload = max_upload + FRAMING_BYTES
         self._other = other
@@ -73,25 +76,56 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
 
-        async def with_headers(message: Message) -> None:
+        started = False
+
+        async def finished(message: Message) -> None:
+            """Send on, the answer's head with strict headers and entered into the audit log before."""
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 if scope["scheme"] == "https":
                     headers.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
+                await self._auditor.note(scope, message["status"])
             await send(message)
 
+        scope.setdefault("state", {}).update(caller=NOBODY, callers=self._callers, access=self._policy)
         refusal = await self._refusal(scope)
         if refusal is not None:
-            await refusal(scope, receive, with_headers)
+            await refusal(scope, receive, finished)
             return
-        await self._app(scope, _counted(receive, self._limit(scope)), with_headers)
+        try:
+            await self._passed(scope, receive, finished)
+        except Exception as error:
+            # Answered here and not further out, where neither headers nor the audit log would know of it.
+            if started:
+                raise
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            answer = await scope["app"].exception_handlers[Exception](Request(scope), error)
+            await answer(scope, receive, finished)
+
+    async def _passed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that may pass; of event streams only so many at a time."""
+        if not is_stream(scope["method"], scope["path"]):
+            await self._app(scope, _counted(receive, self._limit(scope)), send)
+            return
+        key = _key(scope, scope["state"]["caller"])
+        if not self._streams.enter(key):
+            detail = "too many event streams are open: close some, or ask for the study now and then instead"
+            refusal = HTTPException(429, detail, {"Retry-After": "10"})
+            await respond(problem_of(refusal), dict(refusal.headers or {}))(scope, receive, send)
+            return
+        try:
+            await self._app(scope, _counted(receive, self._limit(scope)), send)
+        finally:
+            self._streams.leave(key)
 
     async def _refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that may not pass; one that may gets its caller."""
         try:
-            caller = await self._checked(scope)
+            await self._check(scope)
         except HTTPException as error:
             if error.status_code == 401 and scope["method"] in SAFE_METHODS and wants_page(Request(scope)):
                 return RedirectResponse(login_address(scope), 303, {"Cache-Control": "no-store"})
@@ -99,15 +133,13 @@ class Guard:
         except ArchiveError as error:
             log.error("%s %s: %s", scope["method"], scope["path"], error)
             return self._shaped(scope, error) or respond(problem_of(error))
-        state: dict[str, Any] = scope.setdefault("state", {})
-        state.update(caller=caller, callers=self._callers, access=self._policy)
         return None
 
     def _shaped(self, scope: Scope, error: Exception) -> Response | None:
         return None if self._other is None else self._other(Request(scope), error, problem_of(error))
 
-    async def _checked(self, scope: Scope) -> Caller:
-        """Who sent a request.
+    async def _check(self, scope: Scope) -> None:
+        """Find out who sent a request, note it in the request's state, and see that they may.
 
         Raises:
             HTTPException: why it may not pass.
@@ -125,7 +157,10 @@ class Guard:
         try:
             caller = await self._callers.of(headers)
         except WrongToken:
+            self._spend(scope, NOBODY, rule)
             raise _who("the token is unknown, revoked or expired", 'error="invalid_token"') from None
+        scope["state"]["caller"] = caller
+        self._spend(scope, caller, rule)
         if not suffices(caller.scope, rule.need):
             if caller.kind == "nobody":
                 raise _who("show an access token: Authorization: Bearer apt_...; 'apportion token create' makes one")
@@ -133,7 +168,20 @@ class Guard:
             raise HTTPException(403, scope_refusal(caller, rule.need), {"WWW-Authenticate": f"Bearer {detail}"})
         if method not in SAFE_METHODS and (refusal := origin_refusal(headers, by_session=caller.kind == "session")):
             raise refusal
-        return caller
+
+    def _spend(self, scope: Scope, caller: Caller, rule: Rule) -> None:
+        """Take one request from what a caller may send.
+
+        Raises:
+            HTTPException: there is none left for now.
+        """
+        if not rule.limited:
+            return
+        limiter = self._nobodys if caller.kind == "nobody" else self._rates
+        wait = limiter.wait_for(_key(scope, caller))
+        if wait > 0:
+            headers = {"Retry-After": retry_after(wait)}
+            raise HTTPException(429, f"too many requests: wait {headers['Retry-After']} s", headers)
 
     def _proxied(self, headers: Headers) -> HTTPException | None:
         """Without tokens, a proxy on this machine would open the service to all the world."""
@@ -154,6 +202,11 @@ def login_address(scope: Scope) -> str:
     query = scope.get("query_string", b"").decode("latin-1")
     wanted = scope["path"] + (f"?{query}" if query else "")
     return LOGIN_PATH if wanted == "/" else f"{LOGIN_PATH}?next={quote(wanted, safe='/')}"
+
+
+def _key(scope: Scope, caller: Caller) -> str:
+    """Whose requests are counted together: a token's, with the sessions opened by it, or an address's."""
+    return client_address(scope) if caller.token_id is None else f"token {caller.token_id}"
 
 
 def _who(detail: str, error: str = "") -> HTTPException:

@@ -36,6 +36,7 @@ async def log_in(
         fault = "No such token, or it is revoked or expired." if token else "Enter a token."
         return render(request, "login.html", 422, next=wanted, fault=fault)
     policy: AccessPolicy = request.state.access
+    request.state.caller = Caller("session", record.name, record.scope, record.id)
     session = await asyncio.to_thread(archive.tokens.open_session, record, policy.session)
     response = RedirectResponse(wanted, 303, {"Cache-Control": "no-store"})
     response.set_cookie(

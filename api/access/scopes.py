@@ -35,14 +35,17 @@ class Rule:
     changes: bool = True
     """Whether an unsafe method changes something, so that it enters the audit log."""
 
+    limited: bool = True
+    """Whether it counts against a caller's rate."""
 
-def _rule(path: str, need: Need, *methods: str, changes: bool = True) -> Rule:
-    return Rule(re.compile(path), need, frozenset(methods) or None, changes)
+
+def _rule(path: str, need: Need, *methods: str, changes: bool = True, limited: bool = True) -> Rule:
+    return Rule(re.compile(path), need, frozenset(methods) or None, changes, limited)
 
 
 RULES: tuple[Rule, ...] = (
     # Open to everybody: whether the process lives, the way in, and files that are in the public package anyway.
-    _rule(r"/healthz", "nothing", *SAFE_METHODS),
+    _rule(r"/healthz", "nothing", *SAFE_METHODS, limited=False),
     _rule(r"/login", "nothing"),
     _rule(r"/static/.*", "nothing", *SAFE_METHODS),
     # Leaving needs no more than having come in.
@@ -59,6 +62,14 @@ RULES: tuple[Rule, ...] = (
     _rule(r"/.*", "admin", "DELETE"),
     _rule(r"/.*/delete", "admin", "POST"),
 )
+
+
+_STREAM = re.compile(r"/api/v1/(.*/)?events")
+
+
+def is_stream(method: str, path: str) -> bool:
+    """Whether a request opens an event stream, which stays open for as long as it is read."""
+    return method == "GET" and _STREAM.fullmatch(path) is not None
 
 
 def rule_for(method: str, path: str) -> Rule:

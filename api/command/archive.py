@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from api.command import output
-from api.command.session import settings_for
+from api.command.session import opened_archive, settings_for
+from api.housekeeping import retention_of
 from api.settings import Settings
+from env.errors import ApportionError
 from planner.archive import current_revision, head_revision, migrate, open_engine
 from planner.archive.connection import label
+from planner.archive.retention import Retention, RetentionRuns
 from planner.archive.totals import ArchiveTotals
 from planner.backup import Place, back_up
 from planner.backup import restore as put_back
@@ -86,6 +89,41 @@ def backup(
         else:
             size = f"{out.stat().st_size / 1e6:,.1f} MB"
             output.out.print(f"Wrote {out} ({size}; schema {manifest.schema})", highlight=False)
+
+
+@app.command()
+def prune(
+    studies: Annotated[
+        float | None, typer.Option(min=0, help="Days since a study's end; APPORTION_KEEP_STUDIES_DAYS by default.")
+    ] = None,
+    events: Annotated[
+        float | None, typer.Option(min=0, help="Days since an event; APPORTION_KEEP_EVENTS_DAYS by default.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would go.")] = False,
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Remove ended studies and events that are older than given; draws stay in the bank (apportion bank prune)."""
+    with output.explained_errors():
+        settings = settings_for(home)
+        asked = retention_of(settings)
+        retention = Retention(
+            asked.studies_days if studies is None else studies, asked.events_days if events is None else events
+        )
+        if retention == Retention():
+            raise ApportionError("say what may go: --studies DAYS, --events DAYS, or the settings of the same meaning")
+        with opened_archive(settings) as opened:
+            removed = RetentionRuns(opened).apply(retention, dry_run=not yes)
+        if json:
+            output.print_json({"dry_run": not yes, **output.plain(removed)})
+            return
+        output.out.print(
+            f"{'removed' if yes else 'would remove'} {len(removed.studies)} studies and {removed.events:,} events; "
+            f"{removed.protected} more studies are old enough, but a plan name or a schedule needs them",
+            highlight=False,
+        )
+        if not yes:
+            output.out.print("Nothing was changed; add --yes to do it.", highlight=False)
 
 
 @app.command()

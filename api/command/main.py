@@ -12,9 +12,11 @@ import typer
 from rich.markup import escape
 
 from api.command import archive, bank, bench, output, plans, tokens
+from api.command.audit import audit
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
-from api.command.session import opened_archive, run_here, settings_for
+from api.command.session import noted, opened_archive, run_here, settings_for
+from api.command.settings import settings as list_settings
 from env.garbage import collect_seldom
 from env.spec.load import spec_schema
 from planner.archive import StudyRecord
@@ -37,6 +39,8 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(plans.app, name="plan")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(tokens.app, name="token")
+app.command()(audit)
+app.command("settings")(list_settings)
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
@@ -191,9 +195,10 @@ def cancel(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
     with output.explained_errors(), opened_archive(settings_for(home)) as archive:
         study = archive.studies.find(study_id)
         if study.status not in TERMINAL:
-            archive.studies.request_cancel(study.id)
-            if study.status == "queued":
-                archive.studies.set_status(study.id, "cancelled")
+            with noted(archive, "cancel", study.id):
+                archive.studies.request_cancel(study.id)
+                if study.status == "queued":
+                    archive.studies.set_status(study.id, "cancelled")
         study = archive.studies.get(study.id)
         if json:
             output.print_json(study)
@@ -224,6 +229,7 @@ def worker(
 ) -> None:
     """Run queued studies until stopped."""
     from api.access.confinement import confine
+    from api.housekeeping import kept_house
     from api.observing.process import observed_process
     from planner.durable import Runtime
 
@@ -234,7 +240,12 @@ def worker(
     with output.explained_errors():
         confine(settings)
     opened = Runtime(settings.archive_url, settings.queue_url, concurrency=concurrency)
-    with output.explained_errors(), opened as runtime, observed_process(settings) as metrics:
+    with (
+        output.explained_errors(),
+        opened as runtime,
+        observed_process(settings) as metrics,
+        kept_house(settings, runtime.archive),
+    ):
         if settings.worker_metrics_port is not None:
             metrics.answer_on(settings.host, settings.worker_metrics_port)
         output.err.print(f"worker {runtime.executor_id} on {runtime.archive.place}; stop with Ctrl-C", highlight=False)

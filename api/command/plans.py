@@ -13,7 +13,9 @@ from typer.core import TyperGroup
 from api.command import output
 from api.command.session import opened_archive, settings_for
 from api.routes.plans import names_of, plan_named, promote
+from env.errors import ApportionError
 from planner.archive import NotFound
+from planner.export import export_files
 from planner.plans import PlanDocument, amount
 from planner.plans.wording import score
 from planner.serving import plan_diff
@@ -30,7 +32,7 @@ class _ShownByDefault(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_ShownByDefault, no_args_is_help=True, help="Plans: show, list, diff, promote. `plan ID` shows one."
+    cls=_ShownByDefault, no_args_is_help=True, help="Plans: show, list, diff, promote, export. `plan ID` shows one."
 )
 
 Home = Annotated[
@@ -135,6 +137,35 @@ def promote_plan(
             output.print_json(record)
         else:
             output.out.print(f"{name} stands for plan {record.plan_id}: ask model plan:{name}", highlight=False)
+
+
+@app.command()
+def export(
+    plan: Plan,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for plan.yaml, serve.sh and plan.py.")] = Path(
+        "plan"
+    ),
+    remote: Annotated[
+        bool, typer.Option(help="Stages that plain Python cannot hold ask the plan endpoint (APPORTION_BASE_URL).")
+    ] = False,
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Write a plan as files that run without this program."""
+    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
+        files = export_files(archive, plan_named(archive, plan), remote=remote)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            for name, text in files.items():
+                (out / name).write_text(text, encoding="utf-8")
+                (out / name).chmod(0o755 if name.endswith(".sh") else 0o644)
+        except OSError as error:
+            raise ApportionError(f"cannot write to {out}: {error.strerror or error}") from error
+        written = [out / name for name in files]
+        if json:
+            output.print_json({"files": written})
+        else:
+            output.out.print(f"Wrote {', '.join(str(file) for file in written)}", highlight=False)
 
 
 @app.command()

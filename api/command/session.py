@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from api.command import output
 from api.command.following import follow
-from api.settings import Settings
+from api.settings import Settings, load_settings
 from env.spec import StudySpec
 from planner.archive import Archive, StudyRecord, open_archive
 
 
 def settings_for(home: Path | None) -> Settings:
-    """Settings of the environment, the home folder from the command line first."""
-    return Settings() if home is None else Settings(home=home)
+    """The settings in force, the home folder from the command line first; ends the command where they are wrong."""
+    with output.explained_errors():
+        return load_settings(home=home)
 
 
 @contextmanager
@@ -25,6 +29,24 @@ def opened_archive(settings: Settings) -> Iterator[Archive]:
         yield archive
     finally:
         archive.close()
+
+
+@contextmanager
+def noted(archive: Archive, action: str, subject: str) -> Iterator[None]:
+    """Enter a command that changes something into the audit log, done or failed."""
+    who, host, result = _user(), socket.gethostname(), "failed"
+    try:
+        yield
+        result = "done"
+    finally:
+        archive.audit.note("command", who, host, action, subject, result)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def run_here(

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from api.command import output
-from api.command.session import opened_archive, settings_for
+from api.command.session import noted, opened_archive, settings_for
 from planner.archive import TokenRecord
 
 app = typer.Typer(no_args_is_help=True, help="Access tokens, for a service that others than this machine can reach.")
@@ -37,7 +37,11 @@ def create(
 ) -> None:
     """Make a token and print it; it is not kept and cannot be shown again."""
     lifetime = None if expires is None else _lifetime(expires)
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
+    with (
+        output.explained_errors(),
+        opened_archive(settings_for(home)) as archive,
+        noted(archive, "token create", f"{name} ({scope})"),
+    ):
         made = archive.tokens.create(name, scope, lifetime)
     if json:
         output.print_json({**asdict(made.record), "token": made.text})
@@ -69,7 +73,11 @@ def revoke(
     name: Annotated[str, typer.Argument(help="A token's name or id.")], home: Home = None, json: AsJson = False
 ) -> None:
     """End a token at once, and with it the browser sessions opened by it."""
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
+    with (
+        output.explained_errors(),
+        opened_archive(settings_for(home)) as archive,
+        noted(archive, "token revoke", name),
+    ):
         token = archive.tokens.revoke(name)
     output.print_json(token) if json else output.out.print(f"token {token.name} is revoked", highlight=False)
 

@@ -66,7 +66,7 @@ DeskDep = Annotated[Desk, Depends(get_desk)]
 
 
 @router.get("/models")
-def list_models(archive: ArchiveDep) -> dict[str, Any]:
+def list_served_models(archive: ArchiveDep) -> dict[str, Any]:
     """Plans and stages that can be asked: promoted names, and the newest studies."""
     return model_list(archive)
 

@@ -11,6 +11,7 @@ from typing import Literal, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
+from env.secrets import RedactingFormatter
 from env.spans import Span
 
 LogFormat = Literal["text", "json"]
@@ -65,7 +66,7 @@ def configure_logs(
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.addFilter(_add_subject)
-    handler.setFormatter(_json_formatter() if format == "json" else _TextFormatter())
+    handler.setFormatter(RedactingFormatter(_json_formatter() if format == "json" else _TextFormatter()))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from api.access.callers import NOBODY, Caller
 from api.pages.navigation import navigation
 from api.problems import Refused
+from env.secrets import redact
 from planner.archive import TrialRecord
 from planner.loop.conclude import TEST_TRIALS
 from planner.plans import amount
@@ -62,7 +63,7 @@ def render(request: Request, template: str, code: int = 200, **context: Any) -> 
             **context,
         )
     )
-    response = HTMLResponse(html, code, {"Cache-Control": "no-store"})
+    response = HTMLResponse(redact(html), code, {"Cache-Control": "no-store"})
     if not held:
         secure = request.url.scheme == "https"
         response.set_cookie(TOKEN_COOKIE, token, httponly=True, samesite="strict", secure=secure, path="/")

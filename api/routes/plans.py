@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from api.dependencies import ArchiveDep
 from api.paging import PagingDep
@@ -16,7 +16,15 @@ from api.schemas.plans import PlanName
 from env.errors import ApportionError
 from env.spec import Fault
 from planner.archive import Archive, NotFound, PlanKind, PlanRecord, PromotionRecord
+from planner.export import EVERY_FILE, ExportFormat, export_files, zipped
 from planner.serving import PlanDiff, PlanReference, find_plan, plan_diff
+
+EXPORT_TYPES: dict[ExportFormat, str] = {
+    "yaml": "application/yaml",
+    "vllm": "application/x-sh",
+    "langgraph": "text/x-python",
+    "zip": "application/zip",
+}
 
 router = APIRouter(prefix="/plans", tags=["plans"], responses=PROBLEMS)
 
@@ -60,6 +68,32 @@ def get_plan_detail(plan_id: PlanId, archive: ArchiveDep) -> PlanDetail:
 def diff_plans(plan_id: PlanId, other_id: PlanId, archive: ArchiveDep) -> PlanDiff:
     """What changes from the first plan to the second."""
     return plan_diff(archive, plan_named(archive, plan_id), plan_named(archive, other_id))
+
+
+@router.get(
+    "/{plan_id}/export",
+    response_class=Response,
+    responses={
+        **NOT_FOUND,
+        409: {"model": Problem, "description": "A stage cannot be written as plain Python; the detail names it."},
+        200: {"content": {kind: {"schema": {"type": "string"}} for kind in EXPORT_TYPES.values()}},
+    },
+)
+def export_plan(
+    plan_id: PlanId,
+    archive: ArchiveDep,
+    format: Annotated[ExportFormat, Query(description="One file, or all of them.")] = "zip",
+    remote: Annotated[
+        bool, Query(description="Stages that plain Python cannot hold may ask this service's plan endpoint.")
+    ] = False,
+) -> Response:
+    """A plan as files that run without this program: plan.yaml, serve.sh with vLLM's lines, plan.py on LangGraph."""
+    record = plan_named(archive, plan_id)
+    files = export_files(archive, record, EVERY_FILE if format == "zip" else (format,), remote)
+    name = f"plan-{record.id.replace(':', '-')}.zip" if format == "zip" else next(iter(files))
+    content = zipped(files) if format == "zip" else files[name].encode()
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    return Response(content, media_type=EXPORT_TYPES[format], headers=headers)
 
 
 @router.get("/{name}/history", responses=NOT_FOUND)

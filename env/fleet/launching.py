@@ -106,11 +106,41 @@ def _vllm(
     file: FleetFile, demand: Demand, model: FleetModelSpec, devices: Sequence[Device], port: int, sleep: bool
 ) -> tuple[list[str], dict[str, str]]:
     checkpoint = file.checkpoint(demand.model)
+    command = _vllm_words(file, demand.model, model, port)
+    command += ["--shutdown-timeout", str(max(1, int(file.spec.stop_timeout_s * 2 / 3)))]
+    environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if checkpoint is not None:
+        environment["HF_HUB_OFFLINE"] = "1"
+    command += _vllm_memory(demand, devices[0])
+    if devices[0].kind == "cpu":
+        # Automatic binding puts every server on the same first cores.
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    if sleep:
+        command.append("--enable-sleep-mode")
+        environment["VLLM_SERVER_DEV_MODE"] = "1"
+    return command, environment
+
+
+def vllm_line(file: FleetFile, name: str, port: int) -> str:
+    """What serves a model on some machine with vLLM: the fleet's own command line without what depends on the machine.
+
+    Args:
+        file: holds the model.
+        name: which.
+        port: it will listen on.
+    """
+    model = file.model(name)
+    return shlex.join(["vllm", *_vllm_words(file, name, model, port), *model.arguments])
+
+
+def _vllm_words(file: FleetFile, name: str, model: FleetModelSpec, port: int) -> list[str]:
+    """The arguments that the model and its knobs decide."""
+    checkpoint = file.checkpoint(name)
     source = str(checkpoint) if checkpoint is not None else model.checkpoint
     as_module = any("api_server" in word for word in file.executable)
     command = ["--model", source] if as_module else ["serve", source]
-    command += ["--served-model-name", demand.model, "--host", file.spec.host, "--port", str(port)]
-    command += ["--dtype", model.dtype, "--shutdown-timeout", str(max(1, int(file.spec.stop_timeout_s * 2 / 3)))]
+    command += ["--served-model-name", name, "--host", file.spec.host, "--port", str(port)]
+    command += ["--dtype", model.dtype]
     for flag, value in (
         ("--runner", "pooling" if model.runner == "pooling" else None),
         ("--convert", model.convert),
@@ -123,23 +153,13 @@ def _vllm(
     ):
         if value is not None:
             command += [flag, str(value)]
-    for name, wanted in (
+    for switch, wanted in (
         ("enable-prefix-caching", model.enable_prefix_caching),
         ("enable-chunked-prefill", model.enable_chunked_prefill),
     ):
         if wanted is not None:
-            command.append(f"--{'' if wanted else 'no-'}{name}")
-    environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    if checkpoint is not None:
-        environment["HF_HUB_OFFLINE"] = "1"
-    command += _vllm_memory(demand, devices[0])
-    if devices[0].kind == "cpu":
-        # Automatic binding puts every server on the same first cores.
-        environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-    if sleep:
-        command.append("--enable-sleep-mode")
-        environment["VLLM_SERVER_DEV_MODE"] = "1"
-    return command, environment
+            command.append(f"--{'' if wanted else 'no-'}{switch}")
+    return command
 
 
 def _vllm_memory(demand: Demand, device: Device) -> list[str]:

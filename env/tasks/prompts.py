@@ -1,38 +1,19 @@
-"""Sandboxed Jinja2 prompts: data in, text out, no code."""
+"""Jinja2 prompts in their sandbox: data in, text out, no code."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
 
-from jinja2 import StrictUndefined, Template, meta
+from jinja2 import Template, meta, nodes
 from jinja2 import TemplateError as JinjaError
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from env.errors import TemplateError
 from env.tasks.example import JsonValue
+from env.tasks.sandbox import Sandbox, written
 
-MAX_RANGE = 10_000
-"""Longest loop a template may write itself, so that a prompt cannot eat the machine."""
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """The sandbox of all prompts; `range` is bounded, unknown names are errors."""
-
-    def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
-        self.globals = {"range": self._range}
-
-    @staticmethod
-    def _range(*args: int) -> range:
-        span = range(*args)
-        if len(span) > MAX_RANGE:
-            raise SecurityError(f"range of {len(span)} is above {MAX_RANGE}")
-        return span
-
-
-_SANDBOX = _Sandbox()
+_SANDBOX = Sandbox()
+_FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
 
 @lru_cache(maxsize=1024)
@@ -46,11 +27,22 @@ def template_variables(source: str) -> frozenset[str]:
     Raises:
         TemplateError: the template cannot be parsed; the message gives the line.
     """
+    return frozenset(meta.find_undeclared_variables(parsed_template(source))) - set(_SANDBOX.globals)
+
+
+def parsed_template(source: str) -> nodes.Template:
+    """A template as its syntax tree, with the white space that rendering keeps.
+
+    Raises:
+        TemplateError: the template cannot be parsed; the message gives the line.
+    """
     try:
-        return frozenset(meta.find_undeclared_variables(_SANDBOX.parse(source))) - set(_SANDBOX.globals)
+        return _SANDBOX.parse(source)
     except JinjaError as error:
         line = getattr(error, "lineno", None)
         raise TemplateError(f"template does not parse{f' (line {line})' if line else ''}: {error}") from error
+    except (RecursionError, MemoryError, ValueError) as error:
+        raise TemplateError(f"template does not parse: {_reason(error)}") from error
 
 
 def render(source: str, variables: Mapping[str, JsonValue]) -> str:
@@ -64,6 +56,10 @@ def render(source: str, variables: Mapping[str, JsonValue]) -> str:
         TemplateError: an unknown name, a forbidden attribute or a failing expression.
     """
     try:
-        return _compiled(source).render(**variables).strip()
-    except (JinjaError, SecurityError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        raise TemplateError(f"prompt template failed: {error}") from error
+        return written(_compiled(source), variables).strip()
+    except (JinjaError, SyntaxError, RecursionError, MemoryError, *_FAILURES) as error:
+        raise TemplateError(f"prompt template failed: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError | MemoryError) else str(error)

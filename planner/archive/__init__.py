@@ -2,6 +2,7 @@
 
 from planner.archive.access import AccessScope, NewToken, TokenRecord
 from planner.archive.archive import Archive, open_archive
+from planner.archive.audit import AuditRecord
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import open_engine
 from planner.archive.datasets import DatasetRecord
@@ -45,6 +46,7 @@ __all__ = [
     "Ambiguous",
     "Archive",
     "ArchiveError",
+    "AuditRecord",
     "BudgetExhausted",
     "Changed",
     "Claim",

@@ -10,6 +10,7 @@ from typing import Self
 from sqlalchemy import Engine
 
 from planner.archive.access import Tokens
+from planner.archive.audit import Audit
 from planner.archive.bank import SqlSampleBank
 from planner.archive.connection import label, open_engine
 from planner.archive.datasets import Datasets
@@ -57,6 +58,7 @@ class Archive:
         self.schedule_runs = ScheduleRuns(sessions)
         self.alerts = ScheduleAlerts(sessions)
         self.tokens = Tokens(sessions)
+        self.audit = Audit(sessions)
 
     @property
     def place(self) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 
+from env.secrets import redact, redactor
 from planner.archive.errors import ArchiveError
 
 BUSY_TIMEOUT_S = 30.0
@@ -46,19 +47,22 @@ def open_engine(url: str) -> Engine:
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(
+        engine = create_engine(
             parsed,
             json_serializer=_json_text,
             hide_parameters=True,
             pool_pre_ping=True,
             connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "fallback_application_name": "apportion"},
         )
+        event.listen(engine, "before_cursor_execute", _without_secrets, retval=True)
+        return engine
     _prepare_folder(parsed)
     engine = create_engine(
         parsed, json_serializer=_json_text, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
     )
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "before_cursor_execute", _without_secrets, retval=True)
     return engine
 
 
@@ -139,9 +143,30 @@ def _explanation(url: URL, error: exc.DBAPIError) -> str:
 def _json_text(value: object) -> str:
     """JSON in the strict sense, which both databases take: NaN and infinities have no place in it."""
     try:
-        return _ENCODER.encode(value)
+        return redact(_ENCODER.encode(value))
     except (TypeError, ValueError) as error:
         raise ArchiveError(f"the archive cannot store this as JSON: {error}") from error
+
+
+def _without_secrets(
+    connection: Connection, cursor: object, statement: str, parameters: Any, context: object, executemany: bool
+) -> tuple[str, Any]:
+    """Nothing that is stored holds a secret of this process's environment, whoever echoed it."""
+    if not parameters:
+        return statement, parameters
+    clean = redactor()
+
+    def cleaned(value: Any) -> Any:
+        return clean(value) if isinstance(value, str) else value
+
+    def row(values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {name: cleaned(value) for name, value in values.items()}
+        return tuple(cleaned(value) for value in values)
+
+    if isinstance(parameters, list):
+        return statement, [row(values) for values in parameters]
+    return statement, row(parameters)
 
 
 def _prepare_folder(url: URL) -> None:

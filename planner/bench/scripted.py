@@ -5,22 +5,17 @@ from __future__ import annotations
 import json
 import random
 import re
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from env.allocation import Allocation
 from env.errors import ApportionError
+from planner.bench.loopback import LoopbackServer
 from planner.bench.problem import Problem
-
-START_SECONDS = 30.0
 
 Rows = list[dict[str, Any]]
 Script = Callable[[str, int], Rows]
@@ -32,7 +27,7 @@ def follower(problem: Problem, seed: int) -> Script:
 
     def propose(prompt: str, count: int) -> Rows:
         return [
-            _row(row["allocation"], row["expected_score"]) for row in json.loads(f"[{_block(prompt, 'forecast')}]")
+            _row(row["allocation"], row["expected_score"]) for row in json.loads(f"[{data_block(prompt, 'forecast')}]")
         ][:count]
 
     return propose
@@ -49,7 +44,7 @@ def hostile(problem: Problem, seed: int) -> Script:
     order = sorted(problem.space.allocations(), key=problem.truth)
 
     def propose(prompt: str, count: int) -> Rows:
-        shown = json.loads(_block(prompt, "history") or "{}").get("trials", ())
+        shown = json.loads(data_block(prompt, "history") or "{}").get("trials", ())
         tried = {" ".join(f"{s}={setting}" for s, setting in row["allocation"].items()) for row in shown}
         fresh: list[Allocation] = [a for a in order if str(a) not in tried]
         return [_row(a.to_json(), 0.99) for a in fresh[:count]]
@@ -70,28 +65,8 @@ def scripted_llm(name: str, problem: Problem, seed: int) -> Iterator[str]:
     """
     if name not in SCRIPTS:
         raise ApportionError(f"no scripted LLM {name!r}; there are {', '.join(SCRIPTS)}")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            _app(SCRIPTS[name](problem, seed)), log_level="critical", lifespan="off", timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
-            _wait_for(server, thread)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=10)
-
-
-def _wait_for(server: uvicorn.Server, thread: threading.Thread) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not server.started:
-        if time.monotonic() > deadline or not thread.is_alive():
-            raise ApportionError(f"the scripted LLM did not start within {START_SECONDS:g} s")
-        time.sleep(0.005)
+    with LoopbackServer(_app(SCRIPTS[name](problem, seed))) as server:
+        yield f"{server.url}/v1"
 
 
 def _app(script: Script) -> FastAPI:
@@ -133,7 +108,7 @@ def _wanted(prompt: str) -> int:
     return int(found[-1]) if found else 1
 
 
-def _block(prompt: str, name: str) -> str:
+def data_block(prompt: str, name: str) -> str:
     """The text between the marks of one of the prompt's data blocks; empty where there is none."""
     found = re.search(rf"^<<<DATA {name}\n(.*?)\nDATA>>>$", prompt, re.DOTALL | re.MULTILINE)
     return found.group(1) if found else ""

@@ -82,7 +82,8 @@ class ProposerSetup:
     """Earlier studies, for proposers that learn from them; called only by those, as it reads the archive."""
 
     accounts: Accounts | None = None
-    """The agent's budget and memory in the archive; without them `tokens_left` is its limit."""
+    """The budget of a proposer's LLM, in tokens and money, and its memory in the archive; without them `tokens_left` is
+    its limit."""
 
     def wanted_llm(self, kind: str) -> LlmSettings:
         """The LLM, for a proposer that cannot do without one.

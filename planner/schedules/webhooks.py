@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
 
+from env import egress
+from env.egress import AsyncGuardedTransport, Egress
 from env.errors import ApportionError
 from planner.schedules.alerts import DELIVERY, SIGNATURE, TIMESTAMP, signature
 
@@ -46,29 +46,27 @@ def check_url(url: str) -> None:
     """Refuse a webhook that this service may not call.
 
     Raises:
-        ApportionError: no HTTP URL, one with a password, or a host whose address is not public and not allowed.
+        ApportionError: no HTTP URL, one with a password, or a host that is not found, or whose address is not public
+            and not allowed.
     """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ApportionError(f"{url!r} is no URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ApportionError("a webhook's URL begins with https:// or http:// and names a host")
-    if parts.username is not None or parts.password is not None:
-        raise ApportionError("a webhook's URL may hold no user name or password: it is stored and shown")
-    if host in {name.strip() for name in os.environ.get(ALLOWED_HOSTS, "").split(",")}:
-        return
-    try:
-        found = socket.getaddrinfo(host, port or (443 if parts.scheme == "https" else 80), type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ApportionError(f"{host} cannot be found: {error.strerror or error}") from None
-    for *_, address in found:
-        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global:
-            raise ApportionError(
-                f"{host} is at {address[0]}, which is not a public address; the operator may allow the host in "
-                f"{ALLOWED_HOSTS}"
-            )
+    policy = webhook_egress()
+    policy.checked_url(url)
+    parts = urlsplit(url)
+    if not policy.check_host(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)):
+        raise ApportionError(f"{parts.hostname} cannot be found")
+
+
+def webhook_egress() -> Egress:
+    """What webhooks may reach: public addresses, and what the operator allowed, for all or for webhooks alone."""
+    here, names = egress.current(), os.environ.get(ALLOWED_HOSTS, "").split(",")
+    allowed = Egress.strict(name.strip() for name in names if name.strip())
+    return replace(
+        here,
+        loopback=False,
+        private=False,
+        names=here.names | allowed.names,
+        networks=(*here.networks, *allowed.networks),
+    )
 
 
 async def deliver(url: str, secret_env: str, run_id: str, body: str, environ: Mapping[str, str]) -> Attempt:
@@ -92,7 +90,9 @@ async def deliver(url: str, secret_env: str, run_id: str, body: str, environ: Ma
     try:
         check_url(url)
         async with (
-            httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
+            httpx.AsyncClient(
+                transport=AsyncGuardedTransport(webhook_egress()), timeout=TIMEOUT_S, follow_redirects=False
+            ) as client,
             client.stream("POST", url, content=content, headers=headers) as answer,
         ):
             status = answer.status_code

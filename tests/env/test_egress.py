@@ -15,11 +15,22 @@ import httpx2
 import pytest
 
 from env.backends.openai_transport import open_http_client
-from env.egress import OPERATOR, Egress, EgressError, GuardedTransport, checked_url, kind_of, obeying
+from env.egress import (
+    OPERATOR,
+    AsyncGuardedTransport,
+    Egress,
+    EgressError,
+    GuardedTransport,
+    checked_url,
+    kind_of,
+    obeying,
+)
+from env.errors import ApportionError
 from env.spec import StudySpec
 from env.spec.check import check_study
 from env.spec.study import ProposerSpec
 from planner.proposers.agent.settings import NO_KEY, resolve_llm
+from planner.schedules.webhooks import check_url, deliver
 from tests.api.service import tiny_spec
 
 STRICT = Egress.strict()
@@ -221,6 +232,39 @@ def test_a_webhooks_transport_connects_to_the_address_it_checked(
         assert answer.status_code == 200
         assert str(answer.request.url) == f"http://hook.example:{port}/hook"
     assert (paths, left) == (["/hook"], ["127.0.0.3"])
+
+
+def test_the_asynchronous_transport_pins_too(server: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    port, paths = server
+    left = resolve_in_turn(monkeypatch, "127.0.0.1", "127.0.0.1", "127.0.0.3")
+
+    async def ask(policy: Egress) -> int:
+        async with httpx.AsyncClient(transport=AsyncGuardedTransport(policy)) as client:
+            return (await client.get(f"http://hook.example:{port}/hook")).status_code
+
+    assert asyncio.run(ask(Egress.strict(["127.0.0.1"]))) == 200
+    assert (paths, left) == (["/hook"], ["127.0.0.3"])
+    with pytest.raises(EgressError):
+        asyncio.run(ask(Egress.strict(["127.0.0.1"])))
+
+
+def test_a_schedules_webhook_goes_where_the_operator_allows(
+    server: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, _ = server
+    url = f"http://127.0.0.1:{port}/hook"
+
+    def delivered() -> str:
+        return asyncio.run(deliver(url, "HOOK", "run", "{}", {"HOOK": "s3cret"})).error
+
+    assert "loopback address" in delivered(), "on this machine too: a webhook is stored and called by itself"
+    with pytest.raises(ApportionError, match="APPORTION_ALLOWED_TARGETS"):
+        check_url(url)
+    monkeypatch.setenv("APPORTION_WEBHOOK_HOSTS", "hooks.example, 127.0.0.1")
+    assert delivered() == "the receiver answered 501"
+    monkeypatch.delenv("APPORTION_WEBHOOK_HOSTS")
+    with obeying(Egress.strict(["127.0.0.0/8"])):
+        assert delivered() == "the receiver answered 501"
 
 
 def test_a_webhook_is_not_redirected_inside(server: tuple[int, list[str]]) -> None:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 OPENAI_URL = "https://api.openai.com/v1"
 MAX_WAIT_S = 30.0
 _CONNECTIONS = 8
-MOST_GROWTH = 8
-"""How far the completion limit is raised, at most, for an LLM that thinks until the limit and never answers."""
+GROWTH, MOST_GROWTH = 4, 16
+"""Factor by which the completion limit is raised for an LLM that thinks until the limit and never answers, and what all
+raises together come to at most."""
 
 
 def estimate_tokens(text: str) -> int:
@@ -133,7 +134,7 @@ class LlmClient:
                 # The server took the request; that its answer may be unusable is another matter.
                 self._dialect = dialect
                 if answer.starved and self._limit < MOST_GROWTH * self._settings.max_completion_tokens:
-                    self._limit *= 4
+                    self._limit *= GROWTH
                     continue
                 if answer.tool_calls and (question.final or not question.tools):
                     answer = replace(answer, tool_calls=(), error=answer.error or "tools instead of an answer")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from planner.history import Guideline, History, RefusedView, TrialView
 from planner.proposers._base import Exchange, Proposal, Reflection, Suggestions
-from planner.proposers.agent.accounts import TokenLimit
+from planner.proposers.agent.accounts import Accounts, TokenLimit
 from planner.proposers.agent.client import LlmClient
 from planner.proposers.agent.dialect import Prompt, Question, ReplyForm
 from planner.proposers.agent.fences import clean
@@ -40,6 +40,7 @@ class LlmRival(ABC):
     def __init__(self, setup: ProposerSetup) -> None:
         self._settings = setup.wanted_llm(self.kind)
         self._client = LlmClient(self._settings, setup.seed)
+        self._accounts = setup.accounts
         self._tokens_left = setup.tokens_left
         self._space = setup.space
         self._seed = setup.seed
@@ -75,12 +76,10 @@ class LlmRival(ABC):
         """At most `count` suggestions; none, and an exchange with an error, where the LLM gave none."""
         prompt = self._prompt(template, trials, {"count": count, **values})
         exchange = await self._ask(prompt, self._proposals_form)
-        if exchange.error:
-            return (), exchange
-        found = read_proposals(exchange.reply, count)
-        if not found:
-            return (), replace(exchange, error="no proposals could be read in the reply")
-        return tuple(replace(p, origin=self.kind) for p in found), exchange
+        found = () if exchange.error else read_proposals(exchange.reply, count) or ()
+        if not found and not exchange.error:
+            exchange = replace(exchange, error="no proposals could be read in the reply")
+        return tuple(replace(p, origin=self.kind) for p in found), self._open_accounts().keep(exchange)
 
     async def _ask_notes(
         self, template: str, trials: Sequence[TrialView], round_: int, mark: str, **values: object
@@ -88,23 +87,24 @@ class LlmRival(ABC):
         """Conclusions in words as guidelines, each with ``{"note": mark}``; none where the LLM gave none."""
         prompt = self._prompt(template, trials, dict(values))
         exchange = await self._ask(prompt, self._notes_form)
-        if exchange.error:
-            return Reflection((), (exchange,))
         stages = {stage.name for stage in self._space.pipeline.stages}
         notes = tuple(
             note
-            for item in find_items(exchange.reply, NOTES, "text") or []
+            for item in (None if exchange.error else find_items(exchange.reply, NOTES, "text")) or []
             if (note := _note(item, round_, mark, stages)) is not None
         )[:MAX_NOTES]
-        if not notes:
+        if not notes and not exchange.error:
             exchange = replace(exchange, error="no notes could be read in the reply")
-        return Reflection(notes, (exchange,))
+        return Reflection(notes, (self._open_accounts().keep(exchange),))
 
     async def _ask(self, prompt: Prompt | None, form: ReplyForm) -> Exchange:
         if prompt is None:
             why = f"the search space alone makes a prompt of more than {self._settings.max_prompt_chars} characters"
             return Exchange(self._settings.model, "", "", 0, 0, error=why)
-        return await self._client.ask(Question(prompt, form), TokenLimit(self._tokens_left))
+        return await self._client.ask(Question(prompt, form), self._open_accounts())
+
+    def _open_accounts(self) -> Accounts:
+        return TokenLimit(self._tokens_left) if self._accounts is None else self._accounts
 
     def _prompt(self, template: str, trials: Sequence[TrialView], values: dict[str, object]) -> Prompt | None:
         """The prompt with as many trials as fit; None where it does not fit without any."""

@@ -75,6 +75,7 @@ def test_a_broken_archive_is_503_and_a_fault_of_ours_500_without_details(
     answer = service.http.get("/readyz")
     assert answer.status_code == status
     assert answer.json()["detail"] == detail
+    assert answer.headers.get("connection") == ("close" if status == 500 else None)
 
 
 def test_every_answer_has_a_strict_policy(service: Service) -> None:

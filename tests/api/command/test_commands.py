@@ -131,6 +131,10 @@ def test_plans_are_listed_named_and_compared(done: Path) -> None:
     difference = json.loads(apportion(done, "plan", "diff", "ledger", f"{identity}:best", "--json").stdout)
     assert difference["before"] == identity
     assert difference["score"]["difference"]["examples"] == 16
+    exported = apportion(done, "plan", "export", "ledger", "--out", "exported")
+    assert exported.returncode == 0, exported.stderr
+    assert {f.name for f in (done / "exported").iterdir()} == {"plan.yaml", "serve.sh", "plan.py"}
+    assert os.access(done / "exported" / "serve.sh", os.X_OK)
     wrong = apportion(done, "plan", "promote", identity, "--name", "9 lives")
     assert wrong.returncode == 2
     assert "starts with a letter" in wrong.stderr

@@ -118,3 +118,15 @@ async def hang(body: dict[str, Any]) -> Response:
     """Answer long after everybody has left."""
     await asyncio.sleep(5)
     return Response()
+
+
+def refusing(*fields: str, unless: dict[str, Any] | None = None) -> Any:
+    """A server that does not know some fields, except for some harmless values."""
+
+    def answer(body: dict[str, Any]) -> Any:
+        for name in fields:
+            if name in body and body[name] != (unless or {}).get(name):
+                return status(400, f"Unsupported value: '{name}' does not support {body[name]}.", parameter=name)(body)
+        return completion(body, logprobs="logprobs" in body)
+
+    return answer

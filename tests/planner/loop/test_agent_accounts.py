@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from env.spec import SpecError
 from env.spec.study import ProposerBudget
 from planner.archive import Archive, open_archive
+from planner.bench.scripted import data_block
 from planner.history import History
 from planner.loop.accounts import StudyAccounts
 from planner.proposers import Exchange, ToolCall
@@ -21,7 +23,7 @@ from planner.proposers.agent.accounts import OverBudgetError
 from planner.proposers.agent.prompt_set import prompt_set
 from planner.run import run_study
 from tests.planner.proposers.agent_cases import GOOD, history, space
-from tests.scripted_llm import Content, Late, Reply, ScriptedLlm, Status, data_block, guideline_follower
+from tests.scripted_llm import Content, Late, Reply, ScriptedLlm, Status, guideline_follower
 from tests.simulated import DiceBackends, simulated_spec
 
 SPACE = space()
@@ -355,3 +357,39 @@ async def test_the_llm_is_told_what_a_curve_has_answered_and_the_policy_is_not_h
     assert refused.verdict_reason.startswith("answered already: the curve of trial ")
     assert "answered already" in data_block(llm.prompts[2], "refused")
     assert review([Proposal(answered, "insight")], context.space, set(), 1, checks)[0].accepted
+
+
+# With a rival -------------------------------------------------------------------------------------------------------
+
+RIVAL_PRICE = {"input": 2.0, "output": 8.0}
+
+
+def named_allocations(count: int) -> Reply:
+    found = [{"allocation": a.to_json(), "reason": "by name"} for a in SPACE.sample(random.Random(4), count)]
+    return {"proposals": found, "notes": [{"insight": 0, "stage": None, "trial": None, "text": "More of it."}]}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["zero_shot", "agenthpo"])
+async def test_an_llm_rival_is_charged_in_tokens_and_money_as_the_agent_is(archive: Archive, kind: str) -> None:
+    spec = priced(proposer={"kind": kind, "price": RIVAL_PRICE}, search={"trials": 5})
+    with ScriptedLlm(then=named_allocations(3)) as llm:
+        await run_study(spec, archive, "s2", environ(llm), DiceBackends())
+        asked = len(llm.requests)
+    calls = archive.proposals.list("s2", origin="call")
+    assert asked == len(calls) > 0
+    tokens, money = archive.ledgers.usage("s2", "proposer"), archive.ledgers.usage("s2", "proposer_money")
+    # Each call is entered once, in both ledgers.
+    assert tokens.settled == sum(row.tokens_in + row.tokens_out for row in calls) > 0
+    assert money.settled == pytest.approx(sum(2e-6 * row.tokens_in + 8e-6 * row.tokens_out for row in calls))
+    assert (tokens.reserved, money.reserved) == (0, 0)
+
+
+@pytest.mark.asyncio
+async def test_a_limit_on_money_holds_for_an_llm_rival(archive: Archive) -> None:
+    spec = priced(proposer={"kind": "zero_shot", "price": RIVAL_PRICE}, limits={"dollars": 1e-9}, search={"trials": 5})
+    with ScriptedLlm(then=named_allocations(3)) as llm:
+        plan = await run_study(spec, archive, "s2", environ(llm), DiceBackends())
+        assert llm.requests == []
+    assert plan.trials == 5
+    assert archive.ledgers.usage("s2", "proposer_money").settled == 0

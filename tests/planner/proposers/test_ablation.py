@@ -9,6 +9,7 @@ import pytest
 
 from env.errors import ApportionError
 from env.spec import StudySpec
+from planner.bench.scripted import data_block
 from planner.history import Guideline, History
 from planner.proposers import InsightProposer
 from planner.proposers.ablation import PARTS, Ablation
@@ -18,7 +19,7 @@ from planner.proposers.agent.schemas import guidelines_form
 from planner.proposers.guidelines import RuleGuidelines
 from planner.proposers.initial import initial_trials
 from tests.planner.proposers.agent_cases import TASK, history, space, trial
-from tests.scripted_llm import ScriptedLlm, data_block
+from tests.scripted_llm import ScriptedLlm
 from tests.simulated import simulated_spec
 
 SPACE = space()

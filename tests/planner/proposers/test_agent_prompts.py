@@ -9,12 +9,13 @@ import pytest
 
 from env.allocation import Allocation
 from env.spec.study import CostUnit
+from planner.bench.scripted import data_block
 from planner.history import Difference, Guideline, History, PendingView, RefusedView
 from planner.proposers import Proposal, Reflection
 from planner.proposers.agent.prompt_set import VERSION, prompt_set
 from planner.proposers.agent.prompting import PromptTooLongError, PromptWriter
 from tests.planner.proposers.agent_cases import GOOD, TASK, agent, allocation, history, simulated_score, space, trial
-from tests.scripted_llm import ScriptedLlm, data_block
+from tests.scripted_llm import ScriptedLlm
 
 SPACE = space()
 LIMIT = 60_000

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from env.allocation import Allocation, StageSetting
+from planner.bench.scripted import data_block
 from planner.history import History, PendingView, TrialView
 from planner.proposers import InsightProposer
 from planner.proposers.agent import AgentProposer, LlmSettings
 from planner.proposers.agent.trust import WASTE, allowance
 from planner.proposers.digest import earned
 from tests.planner.proposers.searches import Landscape, Search, search
-from tests.scripted_llm import Script, ScriptedLlm, Status, data_block, guideline_follower, prompt_text
+from tests.scripted_llm import Script, ScriptedLlm, Status, guideline_follower, prompt_text
 from tests.scripted_policy import answer_guidelines
 
 SEEDS = (1, 2, 5)

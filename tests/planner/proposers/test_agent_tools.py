@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from env.spec.architecture import Price
+from planner.bench.scripted import data_block
 from planner.history import History
 from planner.proposers import ToolCall
 from planner.proposers.ablation import Ablation
@@ -22,7 +23,7 @@ from tests.planner.proposers.agent_cases import (
     simulated_score,
     space,
 )
-from tests.scripted_llm import Content, Reply, ScriptedLlm, Status, data_block, prompt_text, refusing
+from tests.scripted_llm import Content, Reply, ScriptedLlm, Status, prompt_text, refusing
 
 SPACE = space()
 PAST = history(SPACE, 30)

@@ -13,6 +13,7 @@ import pytest
 
 from env.allocation import Allocation, StageSetting
 from planner.archive import Archive, open_archive
+from planner.bench.scripted import data_block
 from planner.history import Guideline, History, PendingView, RefusedView
 from planner.loop.experience import past_tasks
 from planner.proposers import Proposer, open_proposer
@@ -22,7 +23,7 @@ from planner.proposers.initial import initial_trials
 from planner.proposers.rivals.wording import Wording, most_telling
 from planner.run import run_study
 from tests.proposer_cases import SPACES, competent, past, setup, strict, trial
-from tests.scripted_llm import ScriptedLlm, Status, data_block
+from tests.scripted_llm import ScriptedLlm, Status
 from tests.simulated import DiceBackends, simulated_spec
 
 THREE, KNOBS = SPACES["three stages"], SPACES["strategies and knobs"]
