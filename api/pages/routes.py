@@ -17,7 +17,6 @@ from api.dependencies import ArchiveDep, StudyDep
 from api.pages import forms, schedules
 from api.pages.rendering import STATIC, kept, render
 from api.pages.study_view import SHOWN_EXAMPLES, Show, has_curves, shown_examples, study_figures, study_view, word_for
-from api.routes.studies import plan_of
 from planner.archive import StudyStatus
 from planner.plans.figures import Theme, curves_figure
 
@@ -51,8 +50,9 @@ def studies(
 ) -> HTMLResponse:
     """Studies, newest first."""
     wanted = status if status in _STATUSES else None
-    records = archive.studies.list(PAGE_SIZE + 1, before, wanted, name)  # type: ignore[arg-type]
-    listed = [(record, plan_of(archive, record.id)) for record in records[:PAGE_SIZE]]
+    records = archive.studies.list(PAGE_SIZE + 1, before, wanted, name, specs=False)  # type: ignore[arg-type]
+    plans = archive.plans.some([(record.id, "chosen") for record in records[:PAGE_SIZE]])
+    listed = [(one, plan.document if (plan := plans.get((one.id, "chosen"))) else None) for one in records[:PAGE_SIZE]]
     following = records[PAGE_SIZE - 1].id if len(records) > PAGE_SIZE else None
     return render(
         request,

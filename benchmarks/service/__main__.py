@@ -5,8 +5,8 @@
     python -m benchmarks.service load --clients 100       # one of them
 
 `load`: 100 clients submit 1,000 studies and read lists, pages and streams of a real ``apportion serve`` on SQLite,
-whose worker runs studies all the while. `reads`: every page and list of an archive of a million draws and 10,000 trials.
-Loopback only, and bounded: each client sends so many requests, and none after --seconds.
+whose worker runs studies all the while. `reads`: every page and list of an archive of a million draws and 10,000
+trials. Loopback only, and bounded: each client sends so many requests, and none after --seconds.
 """
 
 from __future__ import annotations

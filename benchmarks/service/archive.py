@@ -56,7 +56,7 @@ def build(archive: Archive, draws: int, trials: int) -> None:
         trials: of the long study, each on 50 examples.
     """
     rng = random.Random(0)
-    spec = demo_spec()
+    spec = wide_spec()
     with archive.engine.begin() as connection:
         connection.execute(insert(table_of(StudyRow)), [_study(LONG, "long", spec, 0)])
     prompts = _draws(archive, draws, rng)
@@ -65,6 +65,13 @@ def build(archive: Archive, draws: int, trials: int) -> None:
     _schedules(archive, spec)
     with archive.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def wide_spec() -> StudySpec:
+    """The bundled demo with a budget that 17,198 allocations meet."""
+    raw = demo_spec().model_dump(mode="json")
+    raw["budget"]["plan"]["limit"] = 1e9
+    return StudySpec.model_validate(raw)
 
 
 def _study(id: str, name: str, spec: StudySpec, number: int, status: str = "done") -> dict[str, Any]:
@@ -110,6 +117,7 @@ def _trials(archive: Archive, spec: StudySpec, count: int, prompts: list[str], r
     """The long study's trials with all that stands around them."""
     space = SearchSpace(spec)
     allocations = space.sample(rng, count)
+    assert len(allocations) == count, f"the space has no {count} allocations"
     examples = list(known_examples(spec.data))[:EXAMPLES]
     for start in range(0, len(allocations), 200):
         part = list(enumerate(allocations[start : start + 200], start + 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.serve import bound_socket
 from tests.api.service import long_spec, tiny_spec, until, write_models
 
 START = (
@@ -58,3 +60,10 @@ def test_a_signal_ends_the_service_in_order_while_a_study_runs(
             output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output
     assert "Traceback" not in output
+
+
+def test_answers_are_sent_without_waiting_for_acknowledgements_of_what_went_before() -> None:
+    with bound_socket("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -139,3 +139,10 @@ def test_pipelines_are_told_apart_by_content_and_not_by_name(archive: Archive) -
     assert archive.pipelines.get(newest.digest) == newest
     with pytest.raises(NotFound):
         archive.pipelines.get("")
+
+
+def test_studies_are_listed_without_their_specs_where_nobody_needs_them(archive: Archive) -> None:
+    archive.studies.create("a", "n", SPEC, 7)
+    (brief,) = archive.studies.page(9, specs=False)
+    assert brief == replace(archive.studies.get("a"), spec={})
+    assert archive.studies.list(specs=False) == [brief]
