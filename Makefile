@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-fleet test-slow test-vllm check lock models bench clean help
+.PHONY: demo test test-api test-fleet test-slow test-vllm check audit lock models bench clean help
 
 help:           ## List the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -31,6 +31,9 @@ test-fleet: $(VENV)/.development ## Model servers started, killed, frozen and sw
 test-slow: $(VENV)/.development ## Kill tests and other minutes-long suites
 	$(BIN)/python -m pytest -m slow
 
+test-api: $(VENV)/.development ## Ten thousand requests generated from the OpenAPI document: a quarter of an hour
+	$(BIN)/python -m pytest -m slow -s tests/api/test_openapi.py
+
 test-vllm: $(VENV)/.development ## The fleet with real vLLM on the processor: builds .vllm-venv (2.5 GB), then ten minutes
 	@nice -n 10 tests/vllm/build_environment.sh .vllm-venv $(PYTHON) || \
 	  echo "vLLM's CPU build could not be installed (see above); its tests are skipped"
@@ -41,6 +44,11 @@ check: $(VENV)/.development ## Lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: constraints.txt ## Known vulnerabilities of the pinned versions; needs pypi.org's advisories
+	test -x .audit-venv/bin/python || $(PYTHON) -m venv .audit-venv
+	.audit-venv/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.audit-venv/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
 
 lock: $(VENV)/.development ## Write constraints.txt anew from what is installed
 	( echo "# Exact versions that a fresh machine resolves to: make lock writes this file anew from the installed environment."; \
@@ -54,4 +62,4 @@ bench: $(VENV)/.runtime    ## Engine throughput against HF generate, as JSON
 	$(BIN)/python -m benchmarks.engine_throughput
 
 clean:          ## Remove the environment and what commands wrote
-	rm -rf $(VENV) .vllm-venv out .apportion build *.egg-info
+	rm -rf $(VENV) .audit-venv .vllm-venv out .apportion build *.egg-info

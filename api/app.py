@@ -18,6 +18,7 @@ from api.access.policy import AccessPolicy
 from api.completions import routes as completions
 from api.completions.desk import Desk
 from api.completions.errors import error_reply
+from api.documenting import documented
 from api.observing.metrics import Metrics
 from api.observing.process import apportion_version
 from api.observing.requests import ObservedRequests
@@ -114,7 +115,7 @@ def create_app(
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             plain = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
-            app.openapi_schema = described(plain)
+            app.openapi_schema = documented(described(plain))
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

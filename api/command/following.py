@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.progress import (
     BarColumn,
@@ -14,8 +15,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from api.client import Client
 from api.command.output import err
-from planner.archive import Archive, EventRecord, StudyRecord
+from api.schemas import StudyDetail
+from planner.archive import Archive, StudyRecord
 from planner.archive.statuses import TERMINAL
 
 POLL_SECONDS = 0.25
@@ -32,14 +35,7 @@ def follow(
         quiet: show nothing.
         tick: called at every look.
     """
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, transient=True, disable=quiet) as progress:
+    with _progress(quiet) as progress:
         task = progress.add_task("waiting for a worker", total=None, rate="")
         last = 0
         while True:
@@ -47,7 +43,7 @@ def follow(
             events = archive.events.after(study_id, last)
             for event in events:
                 last = event.id
-                _show(progress, task, event, quiet)
+                _show(progress, task, event.kind, event.payload, quiet)
             if study.status in TERMINAL and not events:
                 return study
             tick()
@@ -55,9 +51,32 @@ def follow(
                 time.sleep(POLL_SECONDS)
 
 
-def _show(progress: Progress, task: TaskID, event: EventRecord, quiet: bool) -> None:
-    p = event.payload
-    if event.kind == "progress":
+def follow_service(client: Client, study_id: str, quiet: bool = False) -> StudyDetail:
+    """Wait for the end of a service's study, showing the same as `follow`.
+
+    Raises:
+        ApportionError: the service refused, or stayed away too long.
+    """
+    with _progress(quiet) as progress:
+        task = progress.add_task("waiting for a worker", total=None, rate="")
+        for event in client.events(study_id):
+            _show(progress, task, event.kind, event.data, quiet)
+    return client.study(study_id)
+
+
+def _progress(quiet: bool) -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=err, transient=True, disable=quiet)
+
+
+def _show(progress: Progress, task: TaskID, kind: str, p: Mapping[str, Any], quiet: bool) -> None:
+    if kind == "progress":
         rate = f"{p['draws_per_second']:,.0f} draws/s{_left(p.get('remaining_seconds'))}"
         progress.update(
             task,
@@ -66,22 +85,22 @@ def _show(progress: Progress, task: TaskID, event: EventRecord, quiet: bool) -> 
             total=p["total"],
             rate=rate,
         )
-    elif event.kind == "phase":
+    elif kind == "phase":
         progress.update(task, description=f"{p['phase']} (round {p['round']})", total=None, rate="")
     elif quiet:
         return
-    elif event.kind == "trial":
+    elif kind == "trial":
         score = "not evaluated" if p["score"] is None else f"{p['score']:.3f}"
         progress.console.print(
             f"trial {p['trial_no']:>3}  {score}  {p['allocation']}  [dim]{p['new_draws']:,} new draws[/]",
             highlight=False,
         )
-    elif event.kind == "proposal" and not p["accepted"]:
+    elif kind == "proposal" and not p["accepted"]:
         progress.console.print(f"[yellow]refused[/] {p['allocation']}: {p['reason']}", highlight=False)
-    elif event.kind == "engines":
+    elif kind == "engines":
         for name, engine in p["engines"].items():
             progress.console.print(f"{name} is served as {engine['variant']}, the fastest measured", highlight=False)
-    elif event.kind == "budget":
+    elif kind == "budget":
         progress.console.print(f"[yellow]{p['message']}[/]", highlight=False)
 
 

@@ -15,12 +15,13 @@ from api.command import archive, bank, bench, output, plans, tokens
 from api.command.audit import audit
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
-from api.command.session import noted, opened_archive, run_here, settings_for
+from api.command.remote import run_at, submit_at
+from api.command.session import opened_archive, run_here, settings_for
 from api.command.settings import settings as list_settings
+from api.command.sources import PLAN_KINDS, source_at
 from env.garbage import collect_seldom
 from env.spec.load import spec_schema
 from planner.archive import StudyRecord
-from planner.archive.statuses import TERMINAL
 from planner.check import load_spec
 from planner.plans import PlanDocument
 from planner.plans.gathering import gather_report
@@ -44,6 +45,14 @@ app.command("settings")(list_settings)
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="APPORTION_URL",
+        help="Ask this service instead of an archive of this machine; APPORTION_TOKEN is its token.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for plan.yaml and report.json, .md, .html.")]
@@ -84,6 +93,7 @@ def run(
     spec: Annotated[Path, typer.Argument(help="Study spec, YAML or JSON.")],
     out: Out = Path("out"),
     home: Home = None,
+    url: Url = None,
     json: AsJson = False,
 ) -> None:
     """Run a study from a spec file to its plan."""
@@ -91,6 +101,9 @@ def run(
     from planner.rates import measured_rates
 
     with output.explained_errors():
+        if url:
+            run_at(url, spec, out, json)
+            return
         loaded, settings = load_spec(spec), settings_for(home)
         if not json:
             with opened_archive(settings) as archive:
@@ -134,39 +147,68 @@ def schema() -> None:
 
 
 @app.command()
-def studies(home: Home = None, json: AsJson = False, limit: int = 50) -> None:
+def submit(
+    spec: Annotated[Path, typer.Argument(help="Study spec, YAML or JSON.")],
+    home: Home = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Queue a study for the workers of an archive or a service, and return at once."""
+    with output.explained_errors():
+        study = submit_at(url, home, spec)
+        if json:
+            output.print_json(study)
+        else:
+            output.out.print(f"study {study.id} is {study.status}", highlight=False)
+
+
+@app.command()
+def studies(home: Home = None, url: Url = None, json: AsJson = False, limit: int = 50) -> None:
     """List studies, newest first."""
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        listed = archive.studies.list(limit)
+    with output.explained_errors(), source_at(url, home) as source:
+        listed = source.studies(limit)
         output.print_json(listed) if json else output.out.print(output.studies_table(listed))
 
 
 @app.command()
-def show(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
+def show(study_id: StudyId, home: Home = None, url: Url = None, json: AsJson = False) -> None:
     """Show a study: where it is, its guidelines, and its plan once there is one."""
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        study = archive.studies.find(study_id)
-        guidelines = archive.guidelines.list(study.id)
-        plans = archive.plans.list(study.id)
+    with output.explained_errors(), source_at(url, home) as source:
+        study = source.study(study_id)
+        guidelines = source.guidelines(study.id)
         if json:
+            plans = {kind: source.plan(study.id, kind) for kind in PLAN_KINDS}
             output.print_json({"study": study, "guidelines": guidelines, "plans": plans})
             return
         output.out.print(output.studies_table([study]))
         if study.error:
             output.out.print(f"[red]{study.error}[/]", highlight=False)
-        if study.status == "done":
-            output.print_plan(PlanDocument.model_validate(dict(archive.plans.get(study.id).document)))
+        document = source.plan(study.id, "chosen") if study.status == "done" else None
+        if document is not None:
+            output.print_plan(document)
             return
         for guideline in guidelines:
             output.out.print(f"  round {guideline.round}: {guideline.text}", highlight=False)
 
 
 @app.command()
-def trials(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
+def trials(study_id: StudyId, home: Home = None, url: Url = None, json: AsJson = False) -> None:
     """List a study's trials."""
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        listed = archive.trials.list(archive.studies.find(study_id).id)
+    with output.explained_errors(), source_at(url, home) as source:
+        listed = source.trials(source.study(study_id).id)
         output.print_json(listed) if json else output.out.print(output.trials_table(listed))
+
+
+@app.command()
+def cancel(study_id: StudyId, home: Home = None, url: Url = None, json: AsJson = False) -> None:
+    """Ask a study to stop; what it drew is kept."""
+    with output.explained_errors(), source_at(url, home) as source:
+        study = source.cancel(source.study(study_id).id)
+        if json:
+            output.print_json(study)
+        else:
+            word = "stops at its next stored draws" if study.status == "running" else f"is {study.status}"
+            output.out.print(f"study {study.id} {word}", highlight=False)
 
 
 @app.command()
@@ -187,24 +229,6 @@ def report(
             raise typer.BadParameter(f"--format is {', '.join(FORMATS)}")
         # Printed alone, Markdown has no pictures beside it; its tables say the same.
         typer.echo(encoded(report_text(gather_report(archive, study.id), format, pictures=False)))
-
-
-@app.command()
-def cancel(study_id: StudyId, home: Home = None, json: AsJson = False) -> None:
-    """Ask a study to stop; what it drew is kept."""
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        study = archive.studies.find(study_id)
-        if study.status not in TERMINAL:
-            with noted(archive, "cancel", study.id):
-                archive.studies.request_cancel(study.id)
-                if study.status == "queued":
-                    archive.studies.set_status(study.id, "cancelled")
-        study = archive.studies.get(study.id)
-        if json:
-            output.print_json(study)
-        else:
-            word = "stops at its next stored draws" if study.status == "running" else f"is {study.status}"
-            output.out.print(f"study {study.id} {word}", highlight=False)
 
 
 @app.command()

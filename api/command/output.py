@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from api.schemas import StudyPublic, TrialPublic
 from env.allocation import Allocation
 from env.errors import ApportionError
 from env.spec import SpecError
-from planner.archive import StudyRecord, TrialRecord
 from planner.plans import PlanDocument, amount, spent
 
 out = Console()
@@ -47,6 +48,8 @@ def plain(value: Any) -> Any:
     """Records as JSON data."""
     if isinstance(value, Allocation):
         return value.to_json()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if is_dataclass(value) and not isinstance(value, type):
         return plain(
             {k: getattr(value, k) for k in value.__dataclass_fields__}
@@ -79,7 +82,7 @@ def explained_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def studies_table(studies: list[StudyRecord]) -> Table:
+def studies_table(studies: Sequence[StudyPublic]) -> Table:
     """Studies, newest first."""
     table = Table("id", "name", "status", "phase", "proposer", "created (UTC)")
     for s in studies:
@@ -87,7 +90,7 @@ def studies_table(studies: list[StudyRecord]) -> Table:
     return table
 
 
-def trials_table(trials: list[TrialRecord]) -> Table:
+def trials_table(trials: Sequence[TrialPublic]) -> Table:
     """Trials with score, error and cost."""
     table = Table(
         "no", "split", "allocation", "score", "± SE", "cost per query", "new draws", "failed", "seconds", "loads"
@@ -96,14 +99,14 @@ def trials_table(trials: list[TrialRecord]) -> Table:
         table.add_row(
             str(t.trial_no),
             t.split,
-            str(t.allocation),
+            str(Allocation.from_json(t.allocation)),
             "not evaluated" if t.score is None else f"{t.score:.3f}",
             "" if t.standard_error is None else f"{t.standard_error:.3f}",
             amount(t.predicted_cost, t.unit),
-            f"{t.spend.new_draws:,}",
+            f"{t.new_draws:,}",
             str(t.failed) if t.failed else "",
-            f"{t.spend.seconds:.1f} s",
-            f"{t.spend.load_seconds:.1f} s" if t.spend.load_seconds else "",
+            f"{t.seconds:.1f} s",
+            f"{t.load_seconds:.1f} s" if t.load_seconds else "",
         )
     return table
 

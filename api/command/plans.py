@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
+from api.client import Client
 from api.command import output
 from api.command.session import opened_archive, settings_for
 from api.routes.plans import names_of, plan_named, promote
@@ -38,6 +39,10 @@ app = typer.Typer(
 Home = Annotated[
     Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
 ]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="APPORTION_URL", help="Ask this service instead of an archive of this machine."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Plan = Annotated[
     str, typer.Argument(help="A promoted name, a study's id, its start or its name; :best behind it for the best.")
@@ -50,14 +55,22 @@ def show(
     format: Annotated[str, typer.Option(help="yaml or json.")] = "yaml",
     kind: Annotated[str | None, typer.Option(help="chosen (cheapest within one error of the best) or best.")] = None,
     home: Home = None,
+    url: Url = None,
 ) -> None:
     """Print a plan document."""
-    with output.explained_errors(), opened_archive(settings_for(home)) as archive:
-        if format not in ("yaml", "json") or kind not in (None, "chosen", "best"):
-            raise typer.BadParameter("--format is yaml or json, --kind is chosen or best")
-        record = plan_named(archive, plan if kind is None else f"{plan.partition(':')[0]}:{kind}")
-        document = PlanDocument.model_validate(dict(record.document))
+    if format not in ("yaml", "json") or kind not in (None, "chosen", "best"):
+        raise typer.BadParameter("--format is yaml or json, --kind is chosen or best")
+    with output.explained_errors():
+        document = _document(plan if kind is None else f"{plan.partition(':')[0]}:{kind}", url, home)
         typer.echo(document.to_yaml() if format == "yaml" else document.model_dump_json(indent=2))
+
+
+def _document(plan: str, url: str | None, home: Path | None) -> PlanDocument:
+    if url:
+        with Client(url) as client:
+            return client.plan_named(plan)
+    with opened_archive(settings_for(home)) as archive:
+        return PlanDocument.model_validate(dict(plan_named(archive, plan).document))
 
 
 @app.command("list")

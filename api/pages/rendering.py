@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ import plotly
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.graph_objects import Figure
 
 from api.access.callers import NOBODY, Caller
 from api.pages.navigation import navigation
@@ -22,13 +25,14 @@ from env.secrets import redact
 from planner.archive import TrialRecord
 from planner.loop.conclude import TEST_TRIALS
 from planner.plans import amount
-from planner.plans.wording import count, score, signed
+from planner.plans.wording import count, duration, score, share, signed
 from planner.schedules.revalidation import REVALIDATIONS
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
 TOKEN_COOKIE = "apportion_form"
 TOKEN_FIELD = "form_token"
+FRESH = {"Cache-Control": "no-store"}
 
 
 @cache
@@ -42,7 +46,16 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     env.globals.update(asset=asset, token_field=TOKEN_FIELD)
-    env.filters.update(amount=amount, score=score, signed=signed, count=count, moment=_moment, number=_number)
+    env.filters.update(
+        amount=amount,
+        score=score,
+        signed=signed,
+        count=count,
+        duration=duration,
+        share=share,
+        moment=_moment,
+        number=_number,
+    )
     return env
 
 
@@ -96,6 +109,17 @@ def _form_token(request: Request) -> str:
 def _caller(request: Request) -> Caller:
     found: Caller = getattr(request.state, "caller", NOBODY)
     return found
+
+
+def figures_response(figures: Mapping[str, Figure]) -> Response:
+    """Figures by the id of their place, for the page's script."""
+    return Response(figures_json(figures), media_type="application/json", headers=FRESH)
+
+
+def figures_json(figures: Mapping[str, Figure]) -> str:
+    """The same as text."""
+    text = ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in figures.items())
+    return f"{{{text}}}"
 
 
 def asset(name: str) -> str:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated
 
 import plotly
-from fastapi import APIRouter, FastAPI, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from plotly.offline import get_plotlyjs
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from api.dependencies import ArchiveDep, StudyDep
-from api.pages import forms, schedules
-from api.pages.rendering import STATIC, kept, render
-from api.pages.study_view import SHOWN_EXAMPLES, Show, has_curves, shown_examples, study_figures, study_view, word_for
-from planner.archive import StudyStatus
-from planner.plans.figures import Theme, curves_figure
+from api.pages import example_page, fleet_page, forms, plans, schedules, trial_page
+from api.pages.rendering import FRESH, STATIC, figures_json, kept, render
+from api.pages.study_query import StudyQuery
+from api.pages.study_view import study_figures, study_view
+from planner.archive import Archive, StudyStatus
+from planner.plans.figures import Theme
 
 PAGE_SIZE = 25
+
+StudyQueryDep = Annotated[StudyQuery, Depends()]
 
 router = APIRouter(include_in_schema=False)
 
@@ -34,7 +36,7 @@ class _Static(StaticFiles):
 
 def install(app: FastAPI) -> None:
     """Add the pages and what they load."""
-    for subject in (forms, schedules):
+    for subject in (forms, plans, schedules, trial_page, example_page, fleet_page):
         app.include_router(subject.router)
     app.include_router(router)
     app.mount("/static", _Static(directory=STATIC), name="static")
@@ -70,48 +72,30 @@ _STATUSES = ("queued", "running", "paused", "done", "failed", "cancelled")
 
 
 @router.get("/studies/{study_id}")
-def study_page(request: Request, study: StudyDep, archive: ArchiveDep) -> HTMLResponse:
+def study_page(request: Request, study: StudyDep, archive: ArchiveDep, query: StudyQueryDep) -> HTMLResponse:
     """One study, live."""
-    return render(request, "study.html", view=study_view(archive, study))
+    return render(request, "study.html", view=study_view(archive, study, query))
 
 
 @router.get("/studies/{study_id}/live")
-def study_live(request: Request, study: StudyDep, archive: ArchiveDep) -> HTMLResponse:
+def study_live(request: Request, study: StudyDep, archive: ArchiveDep, query: StudyQueryDep) -> HTMLResponse:
     """The parts of a study's page that change, for its script."""
-    return render(request, "study_live.html", view=study_view(archive, study))
+    return render(request, "study_live.html", view=study_view(archive, study, query))
 
 
 @router.get("/studies/{study_id}/figures.json")
-def study_figures_json(study: StudyDep, archive: ArchiveDep, theme: Theme = "light") -> Response:
-    """The figures of a study's page."""
-    figures = study_figures(study_view(archive, study), theme)
-    return _figures({name: figure.to_json() for name, figure in figures.items()})
-
-
-@router.get("/studies/{study_id}/trials/{trial_no}")
-def trial_page(request: Request, study: StudyDep, trial_no: int, archive: ArchiveDep, show: Show = "all") -> Response:
-    """One trial with its examples."""
-    trial = archive.trials.get(study.id, trial_no)
-    evidence = archive.trials.evidence(study.id, trial_no)
-    words = [word_for(example) for example in evidence]
-    return render(
-        request,
-        "trial.html",
-        study=study,
-        trial=trial,
-        examples=shown_examples(evidence, show),
-        counts={word: words.count(word) for word in ("right", "partly right", "wrong", "failed") if word in words},
-        total=len(evidence) if show == "all" else words.count(show),
-        show=show,
-        most=SHOWN_EXAMPLES,
+def study_figures_json(study: StudyDep, archive: ArchiveDep, query: StudyQueryDep, theme: Theme = "light") -> Response:
+    """The figures of a study's page; drawn again only where the study has changed."""
+    changed = (*archive.studies.sizes(study.id), study.status)
+    return Response(
+        _drawn(archive, study.id, changed, query.stage, theme), media_type="application/json", headers=FRESH
     )
 
 
-@router.get("/studies/{study_id}/trials/{trial_no}/figures.json")
-def trial_figures_json(study: StudyDep, trial_no: int, archive: ArchiveDep, theme: Theme = "light") -> Response:
-    """The figures of a trial's page."""
-    trial = archive.trials.get(study.id, trial_no)
-    return _figures({"curves": curves_figure(trial, theme).to_json()} if has_curves(trial) else {})
+@lru_cache(maxsize=32)
+def _drawn(archive: Archive, study_id: str, changed: tuple[object, ...], stage: str, theme: Theme) -> str:
+    figures = study_figures(archive, archive.studies.get(study_id), StudyQuery(stage=stage), theme)
+    return figures_json(figures)
 
 
 @router.get("/api")
@@ -137,8 +121,3 @@ def plotly_script(request: Request) -> Response:
 @cache
 def _plotly_bytes() -> bytes:
     return str(get_plotlyjs()).encode()
-
-
-def _figures(figures: dict[str, str]) -> Response:
-    text = ",".join(f"{json.dumps(name)}:{figure}" for name, figure in figures.items())
-    return Response(f"{{{text}}}", media_type=JSONResponse.media_type, headers={"Cache-Control": "no-store"})

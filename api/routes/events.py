@@ -39,7 +39,7 @@ HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 @router.get(
     "/{study_id}/events",
     response_class=EventSourceResponse,
-    responses={**NOT_FOUND, 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={**NOT_FOUND, 200: {"content": {"text/event-stream": {}}}},
 )
 async def events(
     study: StudyDep,
@@ -61,7 +61,7 @@ everything = APIRouter(prefix="/events", tags=["studies"], responses=PROBLEMS)
 @everything.get(
     "",
     response_class=EventSourceResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def all_events(
     archive: ArchiveDep,

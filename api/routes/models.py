@@ -26,7 +26,7 @@ router = APIRouter(tags=["models"], responses=PROBLEMS)
 
 
 @router.get("/models")
-def list_models(
+def list_known_models(
     archive: ArchiveDep,
     paging: PagingDep,
     name: Annotated[str, Query(max_length=200, pattern=NO_NUL, description="Part of the name.")] = "",

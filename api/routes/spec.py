@@ -18,13 +18,24 @@ from env.spec import SpecError, StudySpec
 from env.spec.check import cheapest_allocation
 from env.spec.load import spec_schema
 
+
+class SchemaResponse(JSONResponse):
+    """A JSON Schema."""
+
+    media_type = "application/schema+json"
+
+
 router = APIRouter(prefix="/spec", tags=["spec"])
 
 
-@router.get("/schema")
-def schema() -> JSONResponse:
+@router.get(
+    "/schema",
+    response_class=SchemaResponse,
+    responses={200: {"content": {"application/schema+json": {"schema": {"type": "object"}}}}},
+)
+def schema() -> SchemaResponse:
     """JSON Schema (draft 2020-12) of a study spec."""
-    return JSONResponse(spec_schema(), media_type="application/schema+json")
+    return SchemaResponse(spec_schema())
 
 
 @router.post("/check", openapi_extra=SPEC_BODY, responses=PROBLEMS)

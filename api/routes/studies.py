@@ -18,7 +18,7 @@ from api.problems import Problem, Refused
 from api.routes.spec_bodies import NOT_FOUND, PROBLEMS, SPEC_BODY, UNSUPPORTED, RawSpecDep
 from api.schemas import Page, StudyClone, StudyDetail, StudyPublic
 from env.spec import StudySpec
-from planner.archive import Archive, NotFound, StudyFilter, StudyStatus
+from planner.archive import Archive, NotFound, StudyFilter, StudyRecord, StudyStatus
 from planner.durable import Runtime
 from planner.plans import PlanDocument
 
@@ -86,12 +86,7 @@ def list_studies(archive: ArchiveDep, paging: PagingDep, wanted: StudyFilterDep)
 @router.get("/{study_id}", response_model=StudyDetail, responses={**NOT_FOUND, **CONDITIONAL})
 def get_study(request: Request, study: StudyDep, archive: ArchiveDep) -> Response:
     """One study with its spec, its progress and its plan in a line."""
-    draws = archive.ledgers.usage(study.id, "search").settled
-    trials = archive.trials.count(study.id, "search")
-    ended = archive.events.latest(study.id, "stop")
-    stopped = "" if ended is None else str(ended.payload["message"])
-    detail = StudyDetail.with_progress(study, trials, draws, plan_of(archive, study.id), stopped)
-    return conditional(request, detail)
+    return conditional(request, detail_of(archive, study))
 
 
 @router.post("/{study_id}/clone", status_code=201, responses={**NOT_FOUND, **KEY_USED})
@@ -120,7 +115,7 @@ def delete_study(study_id: ExactId, archive: ArchiveDep) -> None:
 @router.get(
     "/{study_id}/plan",
     response_model=PlanDocument,
-    responses={**NOT_FOUND, 200: {"content": {"application/yaml": {"schema": {"type": "string"}}}}},
+    responses={**NOT_FOUND, 200: {"content": {"application/yaml": {"schema": {"type": "object"}}}}},
 )
 def get_plan(
     request: Request,
@@ -153,6 +148,15 @@ def _queue(runtime: Runtime, spec: StudySpec, response: Response, key: str | Non
     answer = StudyPublic.of(study)
     response.headers["Location"] = answer.links["self"]
     return answer
+
+
+def detail_of(archive: Archive, study: StudyRecord) -> StudyDetail:
+    """A study with its progress and its plan in a line."""
+    draws = archive.ledgers.usage(study.id, "search").settled
+    trials = archive.trials.count(study.id, "search")
+    ended = archive.events.latest(study.id, "stop")
+    stopped = "" if ended is None else str(ended.payload["message"])
+    return StudyDetail.with_progress(study, trials, draws, plan_of(archive, study.id), stopped)
 
 
 def plan_of(archive: Archive, study_id: str) -> PlanDocument | None:

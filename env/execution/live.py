@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -139,15 +140,7 @@ class LivePipeline:
 
     def input_fields(self, allocation: Allocation) -> tuple[str, ...]:
         """What a query has to give: the variables of the prompts that no earlier stage and no knob supplies."""
-        supplied: set[str] = set()
-        needed: dict[str, None] = {}
-        for name, setting in allocation.settings:
-            stage = self.pipeline.stage(name)
-            own = {knob for knob, _ in setting.knobs if "." not in knob and knob not in SAMPLING_KNOBS}
-            for message in stage.prompt:
-                needed.update(dict.fromkeys(sorted(template_variables(message.template) - supplied - own)))
-            supplied.add(name)
-        return tuple(needed)
+        return input_fields(self.pipeline, allocation)
 
     def predicted_cost(self, allocation: Allocation) -> float:
         """Of a query, at the planned tokens."""
@@ -186,7 +179,8 @@ class LivePipeline:
         for name, setting in allocation.settings:
             stage = self.pipeline.stage(name)
             last = len(answers) == len(allocation.settings) - 1
-            run = self._environment.stage_run(stage, setting, variables)
+            # On a thread: a template may work for a while, and nobody else is to wait for it.
+            run = await asyncio.to_thread(self._environment.stage_run, stage, setting, variables)
             run = _sampled(run, wishes, last)
             answer = await self._run(run, allowance, on_text if last else None)
             answers.append(answer)
@@ -306,6 +300,19 @@ class LivePipeline:
         messages = (*run.messages, Message("assistant", draw.text))
         scored = query.scored.get(score_key_of(self._backends, run.stage.verifier, messages))
         return scored.score if scored is not None and scored.score is not None else 0.0
+
+
+def input_fields(pipeline: PipelineSpec, allocation: Allocation) -> tuple[str, ...]:
+    """What a query has to give: the variables of the prompts that no earlier stage and no knob supplies."""
+    supplied: set[str] = set()
+    needed: dict[str, None] = {}
+    for name, setting in allocation.settings:
+        stage = pipeline.stage(name)
+        own = {knob for knob, _ in setting.knobs if "." not in knob and knob not in SAMPLING_KNOBS}
+        for message in stage.prompt:
+            needed.update(dict.fromkeys(sorted(template_variables(message.template) - supplied - own)))
+        supplied.add(name)
+    return tuple(needed)
 
 
 def written(parser: ParserSpec, answer: JsonValue) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from planner.archive.access import Tokens
 from planner.archive.audit import Audit
 from planner.archive.bank import SqlSampleBank
+from planner.archive.browsing import Browsing
 from planner.archive.connection import label, open_engine
 from planner.archive.datasets import Datasets
 from planner.archive.events import Events
@@ -45,6 +46,7 @@ class Archive:
         self.bank = SqlSampleBank(engine)
         self.studies = Studies(sessions)
         self.trials = Trials(sessions)
+        self.browsing = Browsing(sessions)
         self.proposals = Proposals(sessions)
         self.guidelines = Guidelines(sessions)
         self.plans = Plans(sessions)

@@ -97,6 +97,35 @@ class Proposals:
         with self._sessions.read() as session:
             return [_record(row) for row in session.exec(query.order_by(*map(col, place)).limit(limit))]
 
+    def newest_refused(self, study_id: str, limit: int) -> Sequence[ProposalRecord]:
+        """The last refused proposals of a study, the newest first, without prompts; calls of the LLM are none."""
+        place = (ProposalRow.round, ProposalRow.attempt, ProposalRow.position)
+        query = (
+            select(ProposalRow)
+            .where(ProposalRow.study_id == study_id, ProposalRow.verdict == "refused", ProposalRow.origin != "call")
+            .order_by(*(col(part).desc() for part in place))
+            .limit(limit)
+            .options(defer(col(ProposalRow.prompt)))  # type: ignore[arg-type]
+        )
+        with self._sessions.read() as session:
+            return [_record(row, prompts=False) for row in session.exec(query)]
+
+    def of_allocation(self, study_id: str, allocation: Allocation) -> ProposalRecord | None:
+        """The accepted proposal of an allocation, without its prompt; None where nobody proposed it."""
+        query = (
+            select(ProposalRow)
+            .where(
+                ProposalRow.study_id == study_id,
+                ProposalRow.verdict == "accepted",
+                ProposalRow.allocation_key == str(allocation),
+                ProposalRow.origin != "call",
+            )
+            .options(defer(col(ProposalRow.prompt)))  # type: ignore[arg-type]
+        )
+        with self._sessions.read() as session:
+            row = session.exec(query).first()
+            return None if row is None else _record(row, prompts=False)
+
 
 def _values(proposal: ProposalRecord) -> dict[str, Any]:
     allocation = proposal.allocation

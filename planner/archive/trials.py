@@ -90,7 +90,7 @@ class Trials:
             connection = session.connection()
             if insert_missing(connection, TrialRow, [values]) and rows:
                 connection.execute(insert(table_of(EvidenceRow)), rows)
-            return _record(session.exec(_one(study_id, trial_no)).one())
+            return record_of(session.exec(_one(study_id, trial_no)).one())
 
     def get(self, study_id: str, trial_no: int) -> TrialRecord:
         """One trial.
@@ -102,7 +102,7 @@ class Trials:
             row = session.exec(_one(study_id, trial_no)).first()
             if row is None:
                 raise NotFound(f"study {study_id!r} has no trial {trial_no}")
-            return _record(row)
+            return record_of(row)
 
     def list(
         self, study_id: str, split: Split | None = None, after: int | None = None, curves: bool = True
@@ -123,7 +123,7 @@ class Trials:
         if not curves:
             query = query.options(defer(col(TrialRow.curves)))  # type: ignore[arg-type]
         with self._sessions.read() as session:
-            return [_record(row, curves) for row in session.exec(query)]
+            return [record_of(row, curves) for row in session.exec(query)]
 
     def page(
         self,
@@ -154,7 +154,7 @@ class Trials:
         if not curves:
             query = query.options(defer(col(TrialRow.curves)))  # type: ignore[arg-type]
         with self._sessions.read() as session:
-            return [_record(row, curves) for row in session.exec(query)]
+            return [record_of(row, curves) for row in session.exec(query)]
 
     def count(self, study_id: str, split: Split | None = None) -> int:
         """How many trials a study has, of one split where given."""
@@ -289,7 +289,8 @@ def _trial_values(
     }
 
 
-def _record(row: TrialRow, curves: bool = True) -> TrialRecord:
+def record_of(row: TrialRow, curves: bool = True) -> TrialRecord:
+    """A row as the archive answers it."""
     return TrialRecord(
         study_id=row.study_id,
         trial_no=row.trial_no,

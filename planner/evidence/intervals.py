@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.stats import beta
 from scipy.stats import norm as normal
 from scipy.stats import t as student
 
@@ -23,6 +24,10 @@ scores are nearly all 1 has seen too few of the others to know their spread."""
 
 PSEUDO_PAIRS = 0.5
 """Pseudo-pairs on each side that a paired difference is estimated with, as Agresti and Min (2005) add them for 0/1."""
+
+NEAR_ONE = 0.05
+"""Distance from 1 up to which a corrected estimate gets Clopper and Pearson's ends too: so few examples are wrong there
+that Wilson's interval, moved down to the corrected estimate, ends too soon above it."""
 
 EQUAL = 1e-12
 """Spread below which scores count as equal."""
@@ -52,6 +57,9 @@ def mean_interval(
     place of the normal one: a graded score says more than a coin toss of the same mean by just that factor. m and s^2
     are taken with `PSEUDO_MEAN` further observations at 0 and at 1.
 
+    Around a `centre` within `NEAR_ONE` of 1 the interval is also at least Clopper and Pearson's (1934) for as many
+    examples: where to move it is an estimate itself, and a few examples decide it.
+
     Args:
         scores: one per example.
         confidence: for instance 0.95.
@@ -68,12 +76,15 @@ def mean_interval(
     n = int(values.size)
     mean = float(np.clip(values.mean() if centre is None else centre, 0.0, 1.0))
     error = standard_error(values)
-    if np.isin(values, (0.0, 1.0)).all() or np.ptp(values) < EQUAL or n < 2:
-        low, high = _wilson(mean, n, float(normal.ppf(0.5 + confidence / 2)))
-        return Interval(mean, low, high, error, n, "Wilson score")
-    effective = effective_examples(values)
-    low, high = _wilson(mean, effective, float(student.ppf(0.5 + confidence / 2, n - 1)))
-    return Interval(mean, low, high, error, n, f"Wilson score, {effective:.0f} effective examples")
+    coins = bool(np.isin(values, (0.0, 1.0)).all() or np.ptp(values) < EQUAL or n < 2)
+    effective = float(n) if coins else effective_examples(values)
+    quantile = normal.ppf(0.5 + confidence / 2) if coins else student.ppf(0.5 + confidence / 2, n - 1)
+    low, high = _wilson(mean, effective, float(quantile))
+    method = "Wilson score" if coins else f"Wilson score, {effective:.0f} effective examples"
+    if centre is not None and 1 - mean <= NEAR_ONE:
+        least, most = _clopper_pearson(mean, effective, confidence)
+        low, high, method = min(low, least), max(high, most), f"{method}, and Clopper-Pearson"
+    return Interval(mean, low, high, error, n, method)
 
 
 def standard_error(values: Array) -> float:
@@ -129,6 +140,14 @@ def _wilson(mean: float, n: float, z: float) -> tuple[float, float]:
     half = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
     # Rounding must not push the estimate out of its own interval where it is 0 or 1.
     return max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
+
+
+def _clopper_pearson(mean: float, n: float, confidence: float) -> tuple[float, float]:
+    """Ends that a binomial test of either side does not refuse; n need not be whole."""
+    right, tail = mean * n, 0.5 - confidence / 2
+    low = float(beta.ppf(tail, right, n - right + 1)) if right > 0 else 0.0
+    high = float(beta.ppf(1 - tail, right + 1, n - right)) if right < n else 1.0
+    return low, high
 
 
 def _tango(more: int, less: int, n: int, confidence: float) -> tuple[float, float]:

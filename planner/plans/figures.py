@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
@@ -20,20 +20,25 @@ Theme = Literal["light", "dark"]
 CREDIBLE_COVERAGE = 0.8
 """Below this share of the outcomes' probability a point of a curve is drawn hollow: too few draws stand behind it."""
 
+MOST_ERROR_BARS = 200
+"""With more trials their error bars hide the trials."""
+
 LEAST_SPAN = 0.1
 """Of a curve's axis of scores."""
 
 
 @dataclass(frozen=True)
-class _Colours:
+class Colours:
+    """Of a figure."""
+
     ink: str
     faint: str
     grid: str
     series: tuple[str, ...]
 
 
-_LIGHT = _Colours("#1c2330", "#5b6573", "#dde2e9", ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#8a6d00", "#4477aa"))
-_DARK = _Colours("#e8ecf2", "#a3adba", "#333c49", ("#56b4e9", "#f0a35e", "#2fc99a", "#d78cc3", "#e6c84a", "#9db8e0"))
+_LIGHT = Colours("#1c2330", "#5b6573", "#dde2e9", ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#8a6d00", "#4477aa"))
+_DARK = Colours("#e8ecf2", "#a3adba", "#333c49", ("#56b4e9", "#f0a35e", "#2fc99a", "#d78cc3", "#e6c84a", "#9db8e0"))
 """Okabe and Ito's colours, darkened or lightened to a contrast of at least 3:1 against the page."""
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
@@ -41,21 +46,24 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def best_so_far(trials: Sequence[TrialRecord], theme: Theme = "light") -> Figure:
+def best_so_far(
+    trials: Sequence[TrialRecord], theme: Theme = "light", spent_by: Mapping[int, int] | None = None
+) -> Figure:
     """Score of every search trial and the best so far, over the draws spent up to its end.
 
     Args:
         trials: of the search split, in the order they ran; those without a score only add to the draws.
         theme: of the page around it.
+        spent_by: new draws up to the end of each trial, by number, where `trials` are only some of them.
     """
-    colours = _colours(theme)
-    figure = _figure(colours, "new draws spent by the search", "score on the search split")
+    colours = colours_of(theme)
+    figure = blank_figure(colours, "new draws spent by the search", "score on the search split")
     spent, best = 0, float("-inf")
     spends: list[int] = []
     bests: list[float] = []
     scored: list[TrialRecord] = []
     for trial in trials:
-        spent += trial.spend.new_draws
+        spent = spent + trial.spend.new_draws if spent_by is None else spent_by[trial.trial_no]
         if trial.score is not None:
             best = max(best, trial.score)
             scored.append(trial)
@@ -78,8 +86,11 @@ def best_so_far(trials: Sequence[TrialRecord], theme: Theme = "light") -> Figure
             name="trial, ± 1 standard error",
             mode="markers",
             marker={"size": 8, "symbol": "diamond", "color": colours.series[1]},
-            error_y=_errors([t.standard_error for t in scored], colours.series[1]),
+            error_y=_errors([t.standard_error for t in scored], colours.series[1])
+            if len(scored) <= MOST_ERROR_BARS
+            else None,
             text=[_trial_text(t) for t in scored],
+            customdata=[t.trial_no for t in scored],
             hovertemplate="%{text}<br>after %{x:,} draws<extra></extra>",
         )
     )
@@ -105,11 +116,11 @@ def pareto_figure(
         chosen: number of the plan's trial, marked.
         theme: of the page around it.
     """
-    colours = _colours(theme)
+    colours = colours_of(theme)
     scored = [t for t in trials if t.score is not None]
     on_front = set(pareto_numbers(scored) if front is None else front)
     factor, written = _scale(unit, budget)
-    figure = _figure(colours, f"predicted cost, {written} per query", "score on the search split")
+    figure = blank_figure(colours, f"predicted cost, {written} per query", "score on the search split")
     groups = (
         ("trial", [t for t in scored if t.trial_no not in on_front], "circle-open", colours.faint, "markers"),
         (
@@ -141,8 +152,8 @@ def curves_figure(trial: TrialRecord, theme: Theme = "light") -> Figure:
         trial: whose k-curves to draw.
         theme: of the page around it.
     """
-    colours = _colours(theme)
-    figure = _figure(colours, "samples at the stage", "score on the search split")
+    colours = colours_of(theme)
+    figure = blank_figure(colours, "samples at the stage", "score on the search split")
     ticks: set[int] = set()
     for i, (stage, points) in enumerate(trial.curves.items()):
         known = [p for p in points if p.score is not None]
@@ -163,8 +174,10 @@ def allocation_bars(document: PlanDocument, theme: Theme = "light") -> Figure:
         document: the plan.
         theme: of the page around it.
     """
-    colours = _colours(theme)
-    figure = _figure(colours, f"share of the plan's {amount(document.predicted_cost, document.unit)} per query", "")
+    colours = colours_of(theme)
+    figure = blank_figure(
+        colours, f"share of the plan's {amount(document.predicted_cost, document.unit)} per query", ""
+    )
     total = document.predicted_cost or 1.0
     stages = list(reversed(document.stages))
     figure.add_trace(
@@ -207,10 +220,10 @@ def prediction_figure(
         calibration: the fit over the pairs.
         theme: of the page around it.
     """
-    colours = _colours(theme)
+    colours = colours_of(theme)
     across, x_unit = _scale(predicted_unit, max((p for _, p, _ in pairs), default=1.0))
     up, y_unit = (across, x_unit) if measured_unit == predicted_unit else (1.0, measured_unit)
-    figure = _figure(colours, f"predicted cost, {x_unit} per query", f"measured, {y_unit} per query")
+    figure = blank_figure(colours, f"predicted cost, {x_unit} per query", f"measured, {y_unit} per query")
     low, high = min((p for _, p, _ in pairs), default=1.0) * 0.8, max((p for _, p, _ in pairs), default=1.0) * 1.25
     if measured_unit == predicted_unit:
         figure.add_trace(_line("measured = predicted", low, high, 1.0, (across, up), "dash", colours.ink))
@@ -269,11 +282,13 @@ def pareto_numbers(trials: Sequence[TrialRecord]) -> list[int]:
     return front
 
 
-def _colours(theme: Theme) -> _Colours:
+def colours_of(theme: Theme) -> Colours:
+    """Those of a theme."""
     return _DARK if theme == "dark" else _LIGHT
 
 
-def _figure(colours: _Colours, x_title: str, y_title: str) -> Figure:
+def blank_figure(colours: Colours, x_title: str, y_title: str) -> Figure:
+    """A figure without data, as all of them look."""
     axis = {
         "gridcolor": colours.grid,
         "linecolor": colours.faint,
@@ -316,11 +331,12 @@ def _cost_points(
         line={"width": 2, "color": colour, "shape": "hv"},
         marker={"size": 17 if big else 9, "symbol": symbol, "color": colour, "line": {"width": 1.5, "color": colour}},
         text=[_trial_text(t) for t in members],
+        customdata=[t.trial_no for t in members],
         hovertemplate="%{text}<extra></extra>",
     )
 
 
-def _curve(stage: str, points: Sequence[KPoint], position: int, colours: _Colours) -> Scatter:
+def _curve(stage: str, points: Sequence[KPoint], position: int, colours: Colours) -> Scatter:
     colour = colours.series[position % len(colours.series)]
     symbol = _SYMBOLS[position % len(_SYMBOLS)]
     return Scatter(

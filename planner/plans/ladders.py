@@ -148,6 +148,17 @@ def comparisons(trials: Sequence[TrialRecord], ladders: StudyLadders, unit: str)
     return [c for c in found if c.pairs]
 
 
+def own_comparison(values: Sequence[tuple[int, float, float | None]], unit: str) -> Comparison | None:
+    """Measured against predicted costs in the plan's own unit; None before the first measurement.
+
+    Args:
+        values: (number, predicted, measured) of each trial.
+        unit: of both.
+    """
+    found = _comparison("Predicted and measured cost", unit, unit, values)
+    return found if found.pairs else None
+
+
 def _comparison(
     title: str, predicted_unit: str, measured_unit: str, values: Sequence[tuple[int, float, float | None]]
 ) -> Comparison:

@@ -122,6 +122,14 @@ def point_within(document: PlanDocument, budget: float | None) -> PlanPoint:
     return PlanPoint(Allocation.from_json(best.allocation), best.predicted_cost, best.score, best.trial_no)
 
 
+def budget_text(value: float) -> str:
+    """A budget that buys a point of this cost, as short as clients can write it: ``4.262M``."""
+    letter = max((one for one in _SCALE if _SCALE[one] <= value), key=lambda one: _SCALE[one], default="")
+    scaled = value / _SCALE[letter]
+    digits = max(0, 3 - math.floor(math.log10(scaled))) if scaled > 0 else 0
+    return f"{math.ceil(scaled * 10**digits) / 10**digits:.{digits}f}{letter}"
+
+
 def _budget(text: str) -> float:
     found = _NUMBER.fullmatch(text.strip())
     value = float(found[1]) * _SCALE[found[2]] if found else math.nan

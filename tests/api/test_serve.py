@@ -14,9 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
+from openai import OpenAI
 
 from api.serve import bound_socket
+from env.allocation import Allocation, StageSetting
+from planner.archive import open_archive
 from tests.api.service import long_spec, tiny_spec, until, write_models
+from tests.planner.export.plans import a_plan
 
 START = (
     "from api.serve import serve; from api.settings import Settings; from pathlib import Path; import sys\n"
@@ -29,6 +33,18 @@ def with_server(base_url: str) -> dict[str, Any]:
     spec = tiny_spec()
     spec["pipeline"]["models"]["tiny"] = {"backend": "openai", "base_url": base_url, "model": "m", "parameters": 1e9}
     return spec
+
+
+@pytest.fixture
+def process_home(tmp_path: Path) -> Path:
+    """A home whose archive holds a plan under a name."""
+    home = tmp_path / "home"
+    home.mkdir()
+    allocation = Allocation.of({"find": StageSetting("tiny", "vote", 2), "solve": StageSetting("small", "vote", 1)})
+    with open_archive(f"sqlite:///{home / 'archive.db'}") as archive:
+        a_plan(archive, tiny_spec(), allocation, "kept-study")
+        archive.promotions.promote("kept", "kept-study")
+    return home
 
 
 @pytest.fixture
@@ -67,3 +83,27 @@ def test_answers_are_sent_without_waiting_for_acknowledgements_of_what_went_befo
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_served_process_answers_by_its_plan_and_ends_in_order(
+    process_home: Path, process: subprocess.Popen[str]
+) -> None:
+    assert process.stdout is not None
+    found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+    assert found
+    with OpenAI(base_url=f"{found.group()}/v1", api_key="unused", max_retries=0) as client:
+        reply = client.chat.completions.create(model="plan:kept", messages=[{"role": "user", "content": "w1 w2"}])
+        assert [s["draws"] for s in reply.model_extra["apportion"]["stages"]] == [2, 1]  # type: ignore[index]
+        stage = client.chat.completions.create(
+            model="stage:kept/find", messages=[{"role": "user", "content": "w1"}], stream=True
+        )
+        assert list(stage)[-1].choices[0].finish_reason
+        # A stream is under way while the process is told to end.
+        begun = client.chat.completions.create(
+            model="plan:kept", messages=[{"role": "user", "content": "w3"}], stream=True
+        )
+        next(begun)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output

@@ -194,30 +194,32 @@ def resolve_in_turn(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[st
     return left
 
 
-def fetch(url: str, policy: Egress | None) -> int:
+def fetch(url: str, policy: Egress | None, streams: bool = False) -> int:
     async def ask() -> int:
-        async with open_http_client(url, 1, 5.0, policy) as client:
+        async with open_http_client(url, 1, 5.0, policy, streams) as client:
             return (await client.get(url)).status_code
 
     return asyncio.run(ask())
 
 
-def test_a_models_server_that_redirects_inside_is_not_followed(server: tuple[int, list[str]]) -> None:
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_models_server_that_redirects_inside_is_not_followed(server: tuple[int, list[str]], streams: bool) -> None:
     port, paths = server
     policy = Egress.strict(["127.0.0.1"])
     with pytest.raises(httpx2.ConnectError, match=r"127\.0\.0\.2 is at a loopback address"):
-        fetch(f"http://127.0.0.1:{port}/away", policy)
+        fetch(f"http://127.0.0.1:{port}/away", policy, streams)
     assert paths == ["/away"]
-    assert fetch(f"http://127.0.0.1:{port}/away", None) == 200, "the operator's own server is followed"
+    assert fetch(f"http://127.0.0.1:{port}/away", None, streams) == 200, "the operator's own server is followed"
 
 
+@pytest.mark.parametrize("streams", [False, True])
 def test_a_name_that_changes_between_check_and_connection_gets_no_request(
-    server: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch
+    server: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch, streams: bool
 ) -> None:
     port, paths = server
     resolve_in_turn(monkeypatch, "93.184.216.34", "127.0.0.1")
     with pytest.raises(httpx2.ConnectError, match="loopback"):
-        fetch(f"http://rebound.example:{port}/secret", STRICT)
+        fetch(f"http://rebound.example:{port}/secret", STRICT, streams)
     assert paths == []
 
 

@@ -6,6 +6,24 @@ window.apportion = (() => {
   let running = false;
   let again = false;
 
+  function address(path) {
+    const url = new URL(path, window.location.href);
+    url.searchParams.set("theme", window.apportionTheme());
+    return url;
+  }
+
+  function lead(place) {
+    // A point that is a trial leads to its page; the tables have the same links for the keyboard.
+    const trials = document.querySelector("[data-trials]")?.dataset.trials;
+    if (trials && !place.dataset.leads) {
+      place.dataset.leads = "yes";
+      place.on("plotly_click", (event) => {
+        const number = event.points[0].customdata;
+        if (typeof number === "number") window.location.assign(`${trials}${number}`);
+      });
+    }
+  }
+
   async function draw() {
     // One request at a time; what is asked for meanwhile is one more.
     if (running) {
@@ -15,7 +33,7 @@ window.apportion = (() => {
     running = true;
     const holder = document.querySelector("[data-figures]");
     try {
-      const response = await fetch(`${holder.dataset.figures}?theme=${window.apportionTheme()}`);
+      const response = await fetch(address(holder.dataset.figures));
       if (response.ok) {
         await show(await response.json());
       }
@@ -41,6 +59,7 @@ window.apportion = (() => {
     for (const [name, place] of places) {
       await Plotly.react(place, figures[name].data, figures[name].layout, config);
       Plotly.Plots.resize(place);
+      lead(place);
     }
   }
 

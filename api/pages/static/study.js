@@ -38,7 +38,7 @@
     waiting = null;
     refreshed = Date.now();
     try {
-      const response = await fetch(`${base}/live`);
+      const response = await fetch(page.dataset.live);
       if (response.ok) {
         replaceSections(await response.text());
       }

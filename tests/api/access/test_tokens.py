@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
@@ -266,3 +267,14 @@ def test_a_proxy_does_not_open_a_service_without_tokens(service: Service, guarde
 )
 def test_only_the_hosts_named_are_answered(guarded: Service, host: str, status: int) -> None:
     assert guarded.http.get("/healthz", headers={"host": host}).status_code == status
+
+
+def test_the_plan_endpoint_refuses_in_the_shape_its_clients_read(guarded: Service, token: Callable[..., str]) -> None:
+    with openai.OpenAI(base_url=f"{guarded.url}/v1", api_key="nobody's", max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError) as unknown:
+            client.models.list()
+        assert unknown.value.type == "invalid_request_error"
+    with openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=token("read"), max_retries=0) as client:
+        assert client.models.list().object == "list"
+        with pytest.raises(openai.PermissionDeniedError, match="use a token of scope submit"):
+            client.chat.completions.create(model="plan:x", messages=[{"role": "user", "content": "w1"}])

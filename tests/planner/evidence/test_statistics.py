@@ -137,3 +137,20 @@ def test_a_saving_lost_in_the_rounding_and_a_difference_that_is_not_negligible_a
     assert choose([best, nearly]).chosen is best
     noisy = contender(4, [1.0, 0.0] * 27 + [0.0] * 4 + [1.0, 1.0], cost=1.0)
     assert choose([best, noisy]).chosen is best
+
+
+@pytest.mark.parametrize(("n", "centre"), [(50, 0.97), (200, 0.985)])
+def test_a_corrected_estimate_near_one_gets_an_interval_that_a_binomial_test_does_not_refuse(
+    n: int, centre: float
+) -> None:
+    from scipy.stats import binom
+
+    scores = [1.0] * (n - 1) + [0.0]
+    found = mean_interval(scores, centre=centre)
+    right = centre * n
+    assert found.low < centre < found.high
+    # Wherever the truth lies inside, what was seen is no rarer than one in forty on either side.
+    assert binom.sf(np.ceil(right) - 1, n, found.low - 1e-9) <= 0.025 + 1e-9
+    assert binom.cdf(np.floor(right), n, found.high + 1e-9) <= 0.025 + 1e-9
+    # What was not corrected keeps Wilson's interval.
+    assert "Clopper" not in mean_interval(scores).method

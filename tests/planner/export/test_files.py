@@ -54,6 +54,15 @@ def test_a_plan_is_exported_as_document_servers_and_module(archive: Archive) -> 
         assert {name: packed.read(name).decode() for name in packed.namelist()} == files
 
 
+def test_knobs_of_a_plan_reach_its_document_and_its_module(archive: Archive) -> None:
+    record = a_plan(archive, demo(), allocation("vote", temperature=0.25, documents=3), "knobs")
+    files = export_files(archive, record)
+    knobs = {"documents": 3, "temperature": 0.25}
+    assert yaml.safe_load(files["plan.yaml"])["allocation"]["solve"]["knobs"] == knobs
+    assert "'temperature': 0.25" in files["plan.py"]
+    assert "v = {**v, **{'documents': 3}}" in files["plan.py"]
+
+
 def test_a_strategy_that_plain_python_cannot_hold_is_refused_or_asks_the_endpoint(archive: Archive) -> None:
     spec = demo()
     spec["pipeline"]["stages"][2]["strategies"] = ["revise"]

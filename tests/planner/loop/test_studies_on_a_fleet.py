@@ -131,7 +131,7 @@ def _loads_are_in_no_seconds(archive: Archive, elapsed: float) -> None:
         assert sum(timed) < elapsed - sum(loads)
         assert TrialPublic.of(trial).load_seconds == trial.spend.load_seconds
     first = next(trial for trial in trials if trial.spend.load_seconds)
-    assert f"{first.spend.load_seconds:.1f} s" in list(trials_table([first]).columns[-1].cells)
+    assert f"{first.spend.load_seconds:.1f} s" in list(trials_table([TrialPublic.of(first)]).columns[-1].cells)
 
 
 async def _a_resumed_study_measures_nothing(archive: Archive, file: FleetFile) -> None:
