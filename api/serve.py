@@ -24,6 +24,9 @@ from planner.durable import Runtime
 SHUTDOWN_SECONDS = 5
 """How long open requests may take once the process was asked to stop."""
 
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection is kept: a client that asks every few seconds must not meet its end with a request."""
+
 SWITCH_SECONDS = 0.001
 """After how long a thread that computes lets another one run."""
 
@@ -69,6 +72,7 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
                 server_header=False,
                 forwarded_allow_ips=list(settings.trusted_proxies),
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
         )
         stop.attach(server)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from api.command import archive, bank, bench, output, plans, tokens
+from api.command import archive, bank, bench, output, plans, schedules, tokens
 from api.command.audit import audit
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
@@ -39,6 +39,7 @@ app.add_typer(bank.app, name="bank")
 app.add_typer(bench.app, name="bench")
 app.add_typer(plans.app, name="plan")
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(schedules.app, name="schedule")
 app.add_typer(tokens.app, name="token")
 app.command()(audit)
 app.command("settings")(list_settings)

@@ -32,7 +32,10 @@ KEY_USED: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "The Idempotency-Key was used for another spec, or the id is ambiguous."}
 }
 NOT_ENDED: dict[int | str, dict[str, Any]] = {
-    409: {"model": Problem, "description": "The study has not ended; cancel it first."}
+    409: {
+        "model": Problem,
+        "description": "The study has not ended, or its plan is served under a name.",
+    }
 }
 ExactId = Annotated[str, Path(max_length=200, pattern=NO_NUL, description="The study's whole id.")]
 

@@ -15,7 +15,7 @@ from planner.archive.pipelines import pipeline_digest
 from planner.archive.records import StudyRecord, StudyStatus
 from planner.archive.sessions import Sessions, insert_missing, utc_now
 from planner.archive.statuses import TERMINAL, may_follow
-from planner.archive.tables import EvidenceRow, ProposalRow, StudyRow, TrialRow
+from planner.archive.tables import EvidenceRow, PromotionRow, ProposalRow, StudyRow, TrialRow
 
 _SHOWN_MATCHES = 10
 _TRIALS_A_DELETE = 20
@@ -230,7 +230,7 @@ class Studies:
 
         Raises:
             NotFound: no such study.
-            StatusConflict: it has not ended.
+            StatusConflict: it has not ended, or a name that clients ask for stands for its plan.
         """
         trials = select(TrialRow.trial_no).where(TrialRow.study_id == study_id).order_by(col(TrialRow.trial_no))
         evidence = delete(EvidenceRow).where(col(EvidenceRow.study_id) == study_id)
@@ -240,6 +240,9 @@ class Studies:
                 row = _required(session, study_id, lock=True)
                 if row.status not in TERMINAL:
                     raise StatusConflict(f"study {study_id} is {row.status}; cancel it first, or wait for its end")
+                if names := session.exec(_served_names(study_id)).all():
+                    shown = ", ".join(repr(name) for name in names)
+                    raise StatusConflict(f"a plan of study {study_id} is served as {shown}; promote another one first")
                 part = session.exec(trials.where(col(TrialRow.trial_no) > last).limit(_TRIALS_A_DELETE)).all()
                 if not part:
                     session.delete(row)
@@ -281,6 +284,13 @@ class Studies:
             statement = update(StudyRow).where(col(StudyRow.id) == study_id).values(**values)
             if session.connection().execute(statement).rowcount == 0:
                 raise _missing(study_id)
+
+
+def _served_names(study_id: str) -> Any:
+    """Names that stand for a plan of a study now: the newest promotion of a name counts."""
+    newest = select(func.max(PromotionRow.id)).group_by(col(PromotionRow.name))
+    query = select(PromotionRow.name).where(col(PromotionRow.id).in_(newest), PromotionRow.study_id == study_id)
+    return query.order_by(col(PromotionRow.name))
 
 
 def _required(session: Session, study_id: str, lock: bool = False) -> StudyRow:

@@ -31,6 +31,7 @@ from planner.schedules.fingerprint import Fingerprints, changes
 from planner.schedules.revalidation import (
     Held,
     difference,
+    drawn_before,
     held_plan,
     misfit,
     moved,
@@ -157,7 +158,8 @@ async def _check(archive: Archive, run_id: str, begun: dict[str, Any]) -> dict[s
         reasons.append(f"the score of the plan moved beyond its error ({score_words(found)})")
     elif found is None and not reasons:
         reasons.append("the examples are not those that the plan was found on")
-    check = revalidation(held, fresh, run.seed).model_dump(mode="json")
+    reused = drawn_before(archive, run, fresh)
+    check = revalidation(held, fresh, run.seed, reused).model_dump(mode="json")
     if reasons:
         return {**decision, "reason": "; ".join(reasons), "check": check}
     assert found is not None

@@ -75,20 +75,20 @@ class Revalidation(_Part):
     seed: int = Field(description="Of its draws; no other run has it.")
     draws: int | None = Field(description="Independent draws behind the score.")
     new_draws: int = Field(description="Draws made for this run.")
-    reused_draws: int = Field(description="Draws that were made before; 0 unless the run was cut off and went on.")
+    reused_draws: int = Field(description="Draws that the bank held before this run, counted in the bank: 0.")
     failed: int = Field(description="Examples that could not be evaluated; they are in no score.")
     score: ScoreChange
     moved: bool = Field(description="Whether the score moved beyond its error.")
 
 
-def revalidation(before: Held, after: Held, seed: int) -> Revalidation:
+def revalidation(before: Held, after: Held, seed: int, reused_draws: int) -> Revalidation:
     """What a re-validation showed, against the stored evidence."""
-    score, spend = _score(before, after), after.trial.spend
+    score = _score(before, after)
     return Revalidation(
         seed=seed,
         draws=after.trial.draws,
-        new_draws=spend.new_draws,
-        reused_draws=spend.reused_draws,
+        new_draws=after.trial.spend.new_draws,
+        reused_draws=reused_draws,
         failed=after.trial.failed,
         score=score,
         moved=moved(difference(before, after)),

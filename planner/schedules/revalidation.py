@@ -133,6 +133,17 @@ def origin(run: RunRecord) -> str:
     return f"schedule-run/{run.id}"
 
 
+def drawn_before(archive: Archive, run: RunRecord, fresh: Held) -> int:
+    """Draws of a re-validation that the bank held before its run; 0, as no other run has its seed.
+
+    Counted by what the bank says of every draw, not taken from the seed. Draws that examples with one prompt share
+    within the run are none of them.
+    """
+    keys = {key for e in fresh.evidence for stage in e.stages for key in (stage.prompt_key, *stage.other_keys)}
+    held = archive.bank.held(sorted(keys))
+    return sum(draw.origin != origin(run) for draws in held.values() for draw in draws)
+
+
 def difference(before: Held, after: Held) -> Interval | None:
     """How much more the later one scores, paired over the examples both have; None where they share none.
 

@@ -9,7 +9,7 @@ import pytest
 
 from planner.archive import Archive, Changed, NotFound, StatusConflict, StudyFilter
 from planner.archive.pipelines import pipeline_digest
-from tests.planner.archive.samples import a_result
+from tests.planner.archive.samples import a_result, an_allocation
 
 SPEC = {"pipeline": {"name": "p", "models": {"b": 1, "a": 2}, "stages": [{"name": "s"}]}}
 
@@ -146,3 +146,15 @@ def test_studies_are_listed_without_their_specs_where_nobody_needs_them(archive:
     (brief,) = archive.studies.page(9, specs=False)
     assert brief == replace(archive.studies.get("a"), spec={})
     assert archive.studies.list(specs=False) == [brief]
+
+
+def test_a_study_whose_plan_clients_ask_for_by_name_is_not_deleted(archive: Archive, study: str) -> None:
+    archive.studies.create("other", "o", {}, 0)
+    for id in (study, "other"):
+        archive.plans.record(id, "chosen", an_allocation(), {})
+        archive.studies.set_status(id, "cancelled")
+        archive.promotions.promote("qa", id)
+    with pytest.raises(StatusConflict, match="served as 'qa'"):
+        archive.studies.delete("other")
+    archive.studies.delete(study)  # what a name stood for before
+    archive.studies.get("other")
