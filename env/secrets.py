@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from html import escape
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 HIDDEN = "[secret]"
@@ -29,6 +30,9 @@ _SURE_CHARS = 16
 
 _named: set[str] = set()
 
+_latest: tuple[dict[Any, Any], set[str], re.Pattern[str] | None] | None = None
+"""The environment as it is stored, the named secrets and the pattern made of both, when it was last asked for."""
+
 
 def name_secret(variable: str) -> None:
     """Treat the value of an environment variable as a secret, whatever its name."""
@@ -42,7 +46,12 @@ def redact(text: str) -> str:
 
 def redactor() -> Callable[[str], str]:
     """`redact` for many texts at once."""
-    pattern = _pattern(tuple(os.environ.items()), frozenset(_named))
+    global _latest
+    raw: dict[Any, Any] = dict(getattr(os.environ, "_data", os.environ))
+    # Every statement asks; to decode the environment anew would take longer than most statements do.
+    if _latest is None or _latest[0] != raw or _latest[1] != _named:
+        _latest = raw, set(_named), _pattern(tuple(os.environ.items()), frozenset(_named))
+    pattern = _latest[2]
 
     def clean(text: str) -> str:
         text = _ALWAYS.sub(HIDDEN, text) if "apt_" in text else text

@@ -66,6 +66,32 @@ def checked_spec(form: FormGroup, values: Mapping[str, str]) -> StudySpec:
     return spec
 
 
+def yaml_of(form: FormGroup, values: Mapping[str, str]) -> str:
+    """The spec that a form describes as YAML, as far as its texts can be read; what is as by default is left out."""
+    raw: dict[str, Any] = {}
+    for control in fields_of(form, values):
+        text = values.get(control.name, "")
+        chooser = control.required and control.kind == "choice"
+        if not text.strip() and control.kind != "yes_no":
+            continue
+        if not chooser and text == _shown(control, control.default):
+            continue
+        try:
+            _put(raw, control.path, _typed(control, _read(control, text)))
+        except SpecError:
+            # Its own field says what is wrong with it; here it stands as it was typed.
+            _put(raw, control.path, text)
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _typed(control: FormField, value: Any) -> Any:
+    """A number as one, where it is one."""
+    try:
+        return int(value) if control.kind == "whole" else float(value) if control.kind == "number" else value
+    except (TypeError, ValueError):
+        return value
+
+
 def place(form: FormGroup, faults: Iterable[Fault], values: Mapping[str, str]) -> PlacedFaults:
     """Put each fault beside the control or group whose path is nearest above it."""
     places = dict(_places(form, values))

@@ -6,21 +6,19 @@ from functools import cache, lru_cache
 from typing import Annotated
 
 import plotly
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from plotly.offline import get_plotlyjs
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from api.dependencies import ArchiveDep, StudyDep
-from api.pages import example_page, fleet_page, forms, plans, schedules, trial_page
+from api.pages import example_page, fleet_page, forms, live_form, plans, schedules, study_list, trial_page
 from api.pages.rendering import FRESH, STATIC, figures_json, kept, render
 from api.pages.study_query import StudyQuery
 from api.pages.study_view import study_figures, study_view
-from planner.archive import Archive, StudyStatus
+from planner.archive import Archive
 from planner.plans.figures import Theme
-
-PAGE_SIZE = 25
 
 StudyQueryDep = Annotated[StudyQuery, Depends()]
 
@@ -36,39 +34,10 @@ class _Static(StaticFiles):
 
 def install(app: FastAPI) -> None:
     """Add the pages and what they load."""
-    for subject in (forms, plans, schedules, trial_page, example_page, fleet_page):
+    for subject in (study_list, live_form, forms, plans, schedules, trial_page, example_page, fleet_page):
         app.include_router(subject.router)
     app.include_router(router)
     app.mount("/static", _Static(directory=STATIC), name="static")
-
-
-@router.get("/")
-def studies(
-    request: Request,
-    archive: ArchiveDep,
-    before: Annotated[str | None, Query(max_length=64)] = None,
-    status: Annotated[StudyStatus | str, Query(max_length=16)] = "",
-    name: Annotated[str, Query(max_length=64)] = "",
-) -> HTMLResponse:
-    """Studies, newest first."""
-    wanted = status if status in _STATUSES else None
-    records = archive.studies.list(PAGE_SIZE + 1, before, wanted, name, specs=False)  # type: ignore[arg-type]
-    plans = archive.plans.some([(record.id, "chosen") for record in records[:PAGE_SIZE]])
-    listed = [(one, plan.document if (plan := plans.get((one.id, "chosen"))) else None) for one in records[:PAGE_SIZE]]
-    following = records[PAGE_SIZE - 1].id if len(records) > PAGE_SIZE else None
-    return render(
-        request,
-        "studies.html",
-        listed=listed,
-        following=following,
-        before=before,
-        status=status,
-        name=name,
-        statuses=_STATUSES,
-    )
-
-
-_STATUSES = ("queued", "running", "paused", "done", "failed", "cancelled")
 
 
 @router.get("/studies/{study_id}")

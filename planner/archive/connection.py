@@ -165,7 +165,7 @@ def _without_secrets(
     connection: Connection, cursor: object, statement: str, parameters: Any, context: object, executemany: bool
 ) -> tuple[str, Any]:
     """Nothing that is stored holds a secret of this process's environment, whoever echoed it."""
-    if not parameters:
+    if not parameters or statement.startswith("SELECT"):
         return statement, parameters
     clean = redactor()
 

@@ -142,16 +142,20 @@ def test_a_running_study_shows_progress_and_stops_on_request(visit: Open, servic
     ("look", "options"), [("light", {}), ("dark", DARK), ("narrow", NARROW), ("narrow-dark", {**NARROW, **DARK})]
 )
 def test_every_page_fits_in_every_look(
-    visit: Open, finished: str, shots: Path, look: str, options: dict[str, object]
+    visit: Open, service: Service, finished: str, shots: Path, look: str, options: dict[str, object]
 ) -> None:
     pages = {
         "studies": "/",
         "study": f"/studies/{finished}",
         "trial": f"/studies/{finished}/trials/7",
+        "example": f"/studies/{finished}/trials/7/examples/",
         "form": "/studies/new",
+        "fleet": "/fleet",
         "schedules": "/schedules",
         "api": "/api",
     }
+    evidence = service.runtime.archive.trials.evidence(finished, 7)
+    pages["example"] += evidence[0].example_id
     page = visit("/", **options)
     for name, path in pages.items():
         page.goto(path)
