@@ -40,6 +40,10 @@ def served(home: Path) -> Iterator[Served]:
         RuntimeError: it does not start; the message holds what it wrote.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("APPORTION_")}
+    data = home / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    # Uploads go below the data root, which is the working directory by default.
+    kept["APPORTION_DATA_ROOT"] = str(data)
     command = [sys.executable, "-m", "api.command", "serve", "--home", str(home), "--port", "0"]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, env=kept, stdout=subprocess.PIPE, stderr=errors, text=True)
