@@ -23,7 +23,7 @@ demo: $(VENV)/.runtime     ## Run the main job: search, prove and export a plan 
 	$(BIN)/apportion demo
 
 test: $(VENV)/.development ## Pass the tests
-	$(BIN)/python -m pytest -m "not slow and not vllm and not fleet" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not vllm and not fleet and not fuzz" -n auto --maxprocesses 4 --dist loadfile
 
 test-fleet: $(VENV)/.development ## Model servers started, killed, frozen and swapped, on the torch engine: three minutes
 	$(BIN)/python -m pytest -m fleet
@@ -32,7 +32,7 @@ test-slow: $(VENV)/.development ## Kill tests and other minutes-long suites
 	$(BIN)/python -m pytest -m slow
 
 test-api: $(VENV)/.development ## Ten thousand requests generated from the OpenAPI document: a quarter of an hour
-	$(BIN)/python -m pytest -m slow -s tests/api/test_openapi.py
+	$(BIN)/python -m pytest -m fuzz -s tests/api/test_openapi.py
 
 test-vllm: $(VENV)/.development ## The fleet with real vLLM on the processor: builds .vllm-venv (2.5 GB), then ten minutes
 	@nice -n 10 tests/vllm/build_environment.sh .vllm-venv $(PYTHON) || \
@@ -45,7 +45,7 @@ check: $(VENV)/.development ## Lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-audit: constraints.txt ## Known vulnerabilities of the pinned versions; needs pypi.org's advisories
+audit: constraints.txt ## Known vulnerabilities of the pinned versions; needs the advisories of PyPI
 	test -x .audit-venv/bin/python || $(PYTHON) -m venv .audit-venv
 	.audit-venv/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.audit-venv/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off

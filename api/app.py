@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
@@ -75,6 +76,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Handlers share one interpreter lock: more of them at a time answer no sooner, keep the loop, and with it
+        # /healthz, from its turn, and want more connections to the archive than are kept open.
+        current_default_thread_limiter().total_tokens = settings.request_threads
         yield
         await desk.close()
 

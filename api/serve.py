@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import threading
 import webbrowser
 from types import FrameType, TracebackType
@@ -22,6 +23,12 @@ from planner.durable import Runtime
 
 SHUTDOWN_SECONDS = 5
 """How long open requests may take once the process was asked to stop."""
+
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection is kept: a client that asks every few seconds must not meet its end with a request."""
+
+SWITCH_SECONDS = 0.001
+"""After how long a thread that computes lets another one run."""
 
 
 class ServeError(ApportionError):
@@ -44,6 +51,8 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
     policy = AccessPolicy.of(settings)
     require_token(settings, policy)
     confine(settings)
+    # Each thread that has work may keep the web loop waiting for as long, the worker's among them; 5 ms by default.
+    sys.setswitchinterval(SWITCH_SECONDS)
     listener = bound_socket(settings.host, settings.port)
     url = _url(settings.host, listener.getsockname()[1])
     # The runtime before uvicorn: DBOS refuses to be launched inside a running loop.
@@ -63,6 +72,7 @@ def serve(settings: Settings, open_browser: bool = False) -> None:
                 server_header=False,
                 forwarded_allow_ips=list(settings.trusted_proxies),
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
         )
         stop.attach(server)
@@ -80,11 +90,15 @@ def bound_socket(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=256)
+        listener = socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
         raise ServeError(
             f"cannot bind to {host} port {port}: {error.strerror or error}; choose another host or port"
         ) from error
+    # What is accepted here inherits it. asyncio sets it only on sockets whose protocol is named, which these are not:
+    # the end of each answer on a kept connection waited 40 ms for the client's acknowledgement of its beginning.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _url(host: str, port: int) -> str:

@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     )
     upload_bytes: int = Field(256 * 1024 * 1024, gt=0, description="Largest data set that may be uploaded, in bytes.")
     upload_rows: int = Field(200_000, gt=1, description="Most rows of an uploaded data set.")
+    request_threads: int = Field(
+        8, ge=1, le=40, description="Requests that are worked on at once; the others wait for their turn."
+    )
 
     log_format: LogFormat = Field("text", description="`text` for people or `json`, one object a line, for collectors.")
     log_level: LogLevel = Field("info", description="The least that is logged of the service's own doings.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.completions.targets import PLAN, STAGE, Target
-from planner.archive import Archive, NotFound, PlanRecord
+from planner.archive import Archive, PlanRecord
 
 NEWEST = 50
 """Plans of studies that are listed beside the promoted ones; every other answers as well."""
@@ -14,13 +14,13 @@ NEWEST = 50
 def model_list(archive: Archive) -> dict[str, Any]:
     """Promoted plans with their stages, then the newest plans by study."""
     listed: list[dict[str, Any]] = []
-    for promotion in archive.promotions.current():
-        try:
-            record = archive.plans.get(promotion.study_id, promotion.kind)
-        except NotFound:
-            continue
-        listed += _models(promotion.name, record)
-    for record, _ in archive.plans.page(NEWEST, kind="chosen"):
+    promoted = archive.promotions.current()
+    plans = archive.plans.some([(one.study_id, one.kind) for one in promoted], documents=False)
+    for promotion in promoted:
+        record = plans.get((promotion.study_id, promotion.kind))
+        if record is not None:
+            listed += _models(promotion.name, record)
+    for record, _ in archive.plans.page(NEWEST, kind="chosen", documents=False):
         listed += _models(record.study_id, record)
     return {"object": "list", "data": listed}
 

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from api.dependencies import NO_NUL, ArchiveDep
 from api.pages.rendering import form_texts, render
 from api.problems import Refused
-from api.routes.studies import ExactId, plan_of
+from api.routes.studies import ExactId
 from env.spec import Fault
 from planner.archive import StudyStatus
 from planner.archive.filters import StudyFilter
@@ -40,16 +40,17 @@ def studies(
     """Studies, newest first."""
     statuses = tuple(one for one in STATUSES if one == status)
     wanted = StudyFilter(statuses=statuses, name=name, text=q, schedule=schedule or None)
-    records = archive.studies.page(PAGE_SIZE + 1, wanted, _place(after))
+    records = archive.studies.page(PAGE_SIZE + 1, wanted, _place(after), specs=False)
     shown = records[:PAGE_SIZE]
     asked = {"status": statuses[0] if statuses else "", "name": name, "q": q, "schedule": schedule}
     following = ""
     if len(records) > PAGE_SIZE:
         following = _address({**asked, "after": f"{shown[-1].created_at.isoformat()} {shown[-1].id}"})
+    plans = archive.plans.some([(one.id, "chosen") for one in shown])
     return render(
         request,
         "studies.html",
-        listed=[(record, plan_of(archive, record.id)) for record in shown],
+        listed=[(one, plans[one.id, "chosen"].document if (one.id, "chosen") in plans else None) for one in shown],
         following=following,
         first=_address(asked) if after else "",
         asked=asked,

@@ -17,7 +17,7 @@ from env.allocation import Allocation
 from env.costs import cost_model
 from env.spec import StudySpec
 from planner.archive import Archive, GuidelineRecord, ProposalRecord, StudyRecord, TrialRecord
-from planner.archive.browsing import TrialPoint
+from planner.archive.browsing import TrialPoint, in_order
 from planner.archive.records import KPoint
 from planner.archive.statuses import TERMINAL
 from planner.plans import PlanDocument
@@ -127,16 +127,16 @@ def study_view(archive: Archive, study: StudyRecord, query: StudyQuery) -> Study
     numbers = {n for n in (best.trial_no if best else None, chosen) if n is not None}
     marked = {t.trial_no: t for t in archive.browsing.some(study.id, sorted(numbers), curves=True)}
     page = min(query.page, max(1, math.ceil(len(wanted) / SHOWN_TRIALS)))
-    rows = archive.browsing.sorted(
-        study.id, query.sort, query.order == "down", SHOWN_TRIALS, (page - 1) * SHOWN_TRIALS, query.status or None
-    )
+    start = (page - 1) * SHOWN_TRIALS
+    shown = [p.trial_no for p in in_order(wanted, query.sort, query.order == "down")[start : start + SHOWN_TRIALS]]
+    found = {trial.trial_no: trial for trial in archive.browsing.some(study.id, shown)}
     return StudyView(
         study=study,
         spec=_spec(study),
         query=query,
         points=points,
         total=len(wanted),
-        rows=tuple(rows),
+        rows=tuple(found[number] for number in shown if number in found),
         best=marked.get(best.trial_no) if best else None,
         chosen=marked.get(chosen) if chosen is not None else None,
         draws=archive.ledgers.usage(study.id, "search").settled,

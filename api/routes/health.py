@@ -23,7 +23,7 @@ def readyz(runtime: RuntimeDep) -> HealthPublic:
     """The process takes requests: it is not stopping, and its archive can be read."""
     if runtime.stopping:
         raise Refused(503, "the service is stopping; ask another one, or this one again in a while")
-    runtime.archive.studies.list(limit=1)
+    runtime.archive.studies.list(limit=1, specs=False)
     if runtime.trouble:
         raise Refused(503, "; ".join(f"study {name} waits: {why}" for name, why in sorted(runtime.trouble.items())))
     return HealthPublic()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from sqlalchemy import func, select, true
+from sqlalchemy import func, select
 from sqlmodel import col
 
 from planner.archive.records import Split, TrialRecord, TrialStatus
@@ -18,16 +18,6 @@ TrialSort = Literal["no", "score", "cost", "measured", "draws", "failed", "secon
 """What a list of trials can be in the order of."""
 
 SORTS: tuple[TrialSort, ...] = get_args(TrialSort)
-
-_SORT_COLUMNS: dict[TrialSort, str] = {
-    "no": "trial_no",
-    "score": "score",
-    "cost": "predicted_cost",
-    "measured": "measured_cost",
-    "draws": "new_draws",
-    "failed": "failed",
-    "seconds": "seconds",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +35,9 @@ class TrialPoint:
     load_seconds: float
     """0 in trials recorded before loads were kept apart."""
 
+    failed: int
+    """Examples that could not be evaluated."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvidenceCell:
@@ -54,6 +47,27 @@ class EvidenceCell:
     status: str
     score: float | None
     realised: float | None
+
+
+def in_order(points: Sequence[TrialPoint], sort: TrialSort, descending: bool) -> list[TrialPoint]:
+    """Trials in the order of one of their numbers; those without it come last either way, equal ones by number."""
+
+    def key(point: TrialPoint) -> tuple[bool, float, int]:
+        value = _NUMBERS[sort](point)
+        return value is None, (-value if descending else value) if value is not None else 0.0, point.trial_no
+
+    return sorted(points, key=key)
+
+
+_NUMBERS: dict[TrialSort, Callable[[TrialPoint], float | None]] = {
+    "no": lambda point: point.trial_no,
+    "score": lambda point: point.score,
+    "cost": lambda point: point.predicted_cost,
+    "measured": lambda point: point.measured_cost,
+    "draws": lambda point: point.new_draws,
+    "failed": lambda point: point.failed,
+    "seconds": lambda point: point.seconds,
+}
 
 
 class Browsing:
@@ -71,40 +85,10 @@ class Browsing:
         """
         t = table_of(TrialRow).c
         names = ("trial_no", "split", "status", "score", "predicted_cost", "measured_cost", "new_draws", "seconds")
-        query = select(*(t[name] for name in names), func.coalesce(t.load_seconds, 0.0))
+        query = select(*(t[name] for name in names), func.coalesce(t.load_seconds, 0.0), t.failed)
         query = query.where(t.study_id == study_id, t.trial_no > after).order_by(t.trial_no)
         with self._sessions.read() as session:
             return [TrialPoint(*tuple[Any, ...](row)) for row in session.connection().execute(query).all()]
-
-    def sorted(
-        self,
-        study_id: str,
-        sort: TrialSort,
-        descending: bool,
-        limit: int,
-        offset: int = 0,
-        status: TrialStatus | None = None,
-    ) -> list[TrialRecord]:
-        """A page of a study's trials, without their curves.
-
-        Args:
-            study_id: which.
-            sort: by what; trials without that number come last either way, equal ones by number.
-            descending: the largest first.
-            limit: how many at most.
-            offset: how many come before the page.
-            status: only these.
-        """
-        t = table_of(TrialRow).c
-        key = t[_SORT_COLUMNS[sort]]
-        order = (key.is_(None), key.desc() if descending else key.asc(), t.trial_no)
-        wanted = true() if status is None else t.status == status
-        # The numbers alone are sorted: whole rows carry their curves.
-        query = select(t.trial_no).where(t.study_id == study_id, wanted).order_by(*order).limit(limit).offset(offset)
-        with self._sessions.read() as session:
-            numbers = list(session.connection().execute(query).scalars())
-        found = {trial.trial_no: trial for trial in self.some(study_id, numbers)}
-        return [found[number] for number in numbers if number in found]
 
     def some(self, study_id: str, numbers: Sequence[int], curves: bool = False) -> list[TrialRecord]:
         """The trials of these numbers, by number; those that there are not are left out."""

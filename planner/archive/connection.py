@@ -24,6 +24,12 @@ CACHE_KIB = 32 * 1024
 CHECKPOINT_PAGES = 4000
 """Length of the write-ahead log at which SQLite moves it into the file: 16 MB at 4 KiB a page."""
 
+KEPT_CONNECTIONS = 12
+"""SQLite connections that stay open: more are closed after each use, and a new one starts with an empty cache."""
+
+MORE_CONNECTIONS = 36
+"""Opened beside those where more threads read at once; one thread more than all of them waits."""
+
 CONNECT_TIMEOUT_S = 10
 """How long PostgreSQL may take to answer a new connection."""
 
@@ -64,7 +70,14 @@ def open_engine(url: str) -> Engine:
         return engine
     _prepare_folder(parsed)
     engine = create_engine(
-        parsed, json_serializer=_json_text, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
+        parsed,
+        json_serializer=_json_text,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+        pool_size=KEPT_CONNECTIONS,
+        max_overflow=MORE_CONNECTIONS,
+        # The one used last has the most of the file in its cache.
+        pool_use_lifo=True,
     )
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

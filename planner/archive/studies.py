@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
+from sqlalchemy.orm import defer
 from sqlmodel import Session, and_, case, col, delete, func, or_, select, update
 
 from planner.archive.errors import Ambiguous, Changed, NotFound, StatusConflict
@@ -128,6 +129,7 @@ class Studies:
         before: str | None = None,
         status: StudyStatus | None = None,
         name_contains: str = "",
+        specs: bool = True,
     ) -> list[StudyRecord]:
         """Studies, newest first.
 
@@ -136,16 +138,21 @@ class Studies:
             before: id of the last study of the page before.
             status: only these.
             name_contains: only studies whose name contains this, whatever the case.
+            specs: read the specs too; see `page`.
 
         Raises:
             NotFound: `before` names no study.
         """
         wanted = StudyFilter(statuses=() if status is None else (status,), name=name_contains)
         last = None if before is None else self.get(before)
-        return [*self.page(limit, wanted, None if last is None else (last.created_at, last.id))]
+        return [*self.page(limit, wanted, None if last is None else (last.created_at, last.id), specs)]
 
     def page(
-        self, limit: int, wanted: StudyFilter = _ALL, after: tuple[datetime, str] | None = None
+        self,
+        limit: int,
+        wanted: StudyFilter = _ALL,
+        after: tuple[datetime, str] | None = None,
+        specs: bool = True,
     ) -> Sequence[StudyRecord]:
         """Studies, newest first, at most `limit` of those that are wanted.
 
@@ -154,6 +161,7 @@ class Studies:
             wanted: which.
             after: creation and id of the last study of the page before. It may be gone meanwhile, and newer studies
                 that came after it was read appear on no later page.
+            specs: read the specs too; with a data set inside they are long, and empty in what is answered without them.
         """
         query = select(StudyRow).where(*wanted.conditions())
         if after is not None:
@@ -161,8 +169,10 @@ class Studies:
             same_moment = and_(col(StudyRow.created_at) == moment, col(StudyRow.id) < id)
             query = query.where(or_(col(StudyRow.created_at) < moment, same_moment))
         query = query.order_by(col(StudyRow.created_at).desc(), col(StudyRow.id).desc()).limit(limit)
+        if not specs:
+            query = query.options(defer(col(StudyRow.spec)))  # type: ignore[arg-type]
         with self._sessions.read() as session:
-            return [_record(row) for row in session.exec(query)]
+            return [_record(row, specs) for row in session.exec(query)]
 
     def set_status(self, study_id: str, status: StudyStatus, error: str = "") -> StudyRecord:
         """Move a study to another status; setting the one it has changes nothing.
@@ -396,6 +406,7 @@ def _missing(study_id: str) -> NotFound:
     return NotFound(f"the archive has no study {study_id!r}; list the studies to see what there is")
 
 
-def _record(row: StudyRow) -> StudyRecord:
-    values = row.model_dump()
-    return StudyRecord(**values)
+def _record(row: StudyRow, spec: bool = True) -> StudyRecord:
+    if spec:
+        return StudyRecord(**row.model_dump())
+    return StudyRecord(spec={}, **row.model_dump(exclude={"spec"}))

@@ -28,7 +28,7 @@ def test_some_hundred_generated_requests_are_answered_as_documented(service: Ser
     assert not outcome.faults, told(outcome)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 def test_ten_thousand_generated_requests_are_answered_as_documented(service: Service, finished: str) -> None:
     outcome = sent(service, finished, 220)

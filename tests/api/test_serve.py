@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from api.serve import bound_socket
 from env.allocation import Allocation, StageSetting
 from planner.archive import open_archive
 from tests.api.service import long_spec, tiny_spec, until, write_models
@@ -74,6 +76,13 @@ def test_a_signal_ends_the_service_in_order_while_a_study_runs(
             output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output
     assert "Traceback" not in output
+
+
+def test_answers_are_sent_without_waiting_for_acknowledgements_of_what_went_before() -> None:
+    with bound_socket("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_served_process_answers_by_its_plan_and_ends_in_order(

@@ -141,6 +141,13 @@ def test_pipelines_are_told_apart_by_content_and_not_by_name(archive: Archive) -
         archive.pipelines.get("")
 
 
+def test_studies_are_listed_without_their_specs_where_nobody_needs_them(archive: Archive) -> None:
+    archive.studies.create("a", "n", SPEC, 7)
+    (brief,) = archive.studies.page(9, specs=False)
+    assert brief == replace(archive.studies.get("a"), spec={})
+    assert archive.studies.list(specs=False) == [brief]
+
+
 def test_a_study_whose_plan_clients_ask_for_by_name_is_not_deleted(archive: Archive, study: str) -> None:
     archive.studies.create("other", "o", {}, 0)
     for id in (study, "other"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from planner.archive import Archive, NotFound
+from planner.archive import Archive, NotFound, PlanKind
 from tests.planner.archive.samples import an_allocation
 
 
@@ -62,3 +64,12 @@ def test_plans_are_paged_newest_first_without_gaps(archive: Archive, plans: list
     assert walked == everything
     assert {record.study_id for record, _ in archive.plans.page(10, name_contains="TW")} == {plans[1]}
     assert {record.kind for record, _ in archive.plans.page(10, kind="best")} == {"best"}
+
+
+def test_plans_come_by_study_and_kind_with_or_without_their_documents(archive: Archive, plans: list[str]) -> None:
+    wanted: list[tuple[str, PlanKind]] = [(plans[1], "best"), (plans[0], "chosen"), ("none", "chosen")]
+    found = archive.plans.some(wanted)
+    assert found == {key: archive.plans.get(*key) for key in wanted[:2]}
+    brief = archive.plans.some(wanted, documents=False)
+    assert brief == {key: replace(record, document={}) for key, record in found.items()}
+    assert {plan.id for plan, _ in archive.plans.page(9, documents=False)} >= {record.id for record in brief.values()}
