@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.pages.study_query import StudyQuery
 from api.pages.study_view import study_figures, study_view
 from env.costs import Calibration
 from planner.plans import PlanDocument
@@ -43,9 +44,10 @@ def test_figures_without_a_trial_are_empty_and_valid() -> None:
 def test_predictions_against_measurements_are_those_of_the_report(service: Service, finished: str) -> None:
     archive = service.runtime.archive
     trials = archive.trials.list(finished, "search")
-    view = study_view(archive, archive.studies.get(finished))
+    study = archive.studies.get(finished)
+    view = study_view(archive, study, StudyQuery())
     assert view.prediction is not None
-    points = study_figures(view, "light")["prediction"].data[-1]
+    points = study_figures(archive, study, StudyQuery(), "light")["prediction"].data[-1]
     assert list(points.y) == pytest.approx([t.measured_cost / 1e6 for t in trials if t.measured_cost])
     ladders = study_ladders(archive, finished, trials)
     (reported,) = [c for c in comparisons(trials, ladders, view.unit) if c.measured_unit == view.unit]
@@ -74,7 +76,7 @@ def test_the_fit_is_put_into_words(fit: Calibration | None, unit: str, words: st
 def test_the_page_gets_the_figures_in_its_theme(service: Service, finished: str) -> None:
     def ink(theme: str) -> Any:
         answer = service.http.get(f"/studies/{finished}/figures.json", params={"theme": theme}).json()
-        assert set(answer) == {"best", "pareto", "curves", "allocation", "prediction"}
+        assert set(answer) == {"best", "pareto", "curves", "allocation", "prediction", "timeline"}
         return answer["best"]["layout"]["font"]["color"]
 
     assert ink("light") != ink("dark")
