@@ -12,14 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from env.execution.drawing import FLUSH_DRAWS
 from planner.archive import open_archive
 from tests.faults.test_killed_studies import REPOSITORY, Place, finish, settled
 from tests.postgres import postgres, postgres_url
 
 __all__ = ["postgres", "postgres_url"]
-
-CHUNK = 128
-"""Draws that may be in flight when a worker is killed."""
 
 
 def start(place: Place, action: str) -> subprocess.Popen[str]:
@@ -67,7 +65,7 @@ def test_a_run_whose_worker_is_killed_is_ended_by_another(
     assert [trial.trial_no for trial in trials] == [runs[0].trial_no]
     assert check["reused_draws"] == 0
     fresh = Counter(drawn(place)[before:])
-    assert sum(count - 1 for count in fresh.values()) <= CHUNK
+    assert sum(count - 1 for count in fresh.values()) <= FLUSH_DRAWS
     asked = {(key, int(index)) for key, index in (line.split() for line in fresh)}
     assert asked.isdisjoint(held)
     assert asked == settled(place) - held
