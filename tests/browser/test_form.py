@@ -75,6 +75,9 @@ def test_models_of_a_stage_are_chosen_without_losing_comments(visit: Open) -> No
     page = visit("/studies/new?example=quick")
     pipeline = page.locator("#field-pipeline")
     pipeline.fill("# kept\n" + pipeline.input_value())
+    # What was typed is read, and the boxes drawn anew from it, before a box is touched.
+    page.wait_for_timeout(1500)
+    page.wait_for_load_state("networkidle")
     group = page.get_by_role("group", name="Models of stage solve")
     group.get_by_label("xs", exact=True).uncheck()
     expect(pipeline).to_have_value(re.compile(r"^# kept$", re.MULTILINE))

@@ -69,6 +69,8 @@ async def test_a_failed_and_a_cancelled_study_follow_the_policy_too(archive: Arc
     archive.bank.set_text_policy(TextPolicy("hash"))
     spec = simulated_spec(seed=9)
     archive.studies.create("stops", spec.name, spec.model_dump(mode="json"), 9)
+    # One that only waits is cancelled at once and never runs; this one is cancelled while it does.
+    archive.studies.set_status("stops", "running")
     archive.studies.request_cancel("stops")
     with pytest.raises(ApportionError, match="cancelled"):
         await run(archive, id="stops", seed=9)
