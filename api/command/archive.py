@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from api.command import output
+from api.command.options import AsJson, Home
 from api.command.session import opened_archive, settings_for
 from api.housekeeping import retention_of
 from api.settings import Settings
@@ -20,11 +21,6 @@ from planner.backup import Place, back_up
 from planner.backup import restore as put_back
 
 app = typer.Typer(no_args_is_help=True, help="The archive: its state, migration, backup and restore.")
-
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command()

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from api.command import output
+from api.command.options import AsJson, Home
 from api.command.session import opened_archive, settings_for
-
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def audit(

@@ -12,17 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from api.command import output
+from api.command.options import AsJson, Home
 from api.command.session import opened_archive, settings_for
 from env.errors import ApportionError
 from planner.archive.texts import TextPolicy
 from planner.archive.upkeep import BankStats, Selection, Upkeep
 
 app = typer.Typer(no_args_is_help=True, help="The sample bank: what it holds, pruning and export.")
-
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command()

@@ -16,6 +16,7 @@ import yaml
 from rich.table import Table
 
 from api.command import output
+from api.command.options import AsJson
 
 if TYPE_CHECKING:
     from env.fleet import FleetFile
@@ -28,7 +29,6 @@ File = Annotated[
     Path, typer.Argument(envvar="APPORTION_FLEET", help="The fleet file, YAML or JSON; default: APPORTION_FLEET.")
 ]
 Models = Annotated[list[str] | None, typer.Option("--model", "-m", help="Only these models; default: all.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @fleet_app.command()

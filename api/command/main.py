@@ -16,6 +16,7 @@ from api.command import archive, bank, bench, output, plans, schedules, study_ac
 from api.command.audit import audit
 from api.command.estimates import forecast_data, print_forecast
 from api.command.fleet import fleet_app
+from api.command.options import AsJson, Home, StudyId, Url
 from api.command.remote import run_at, submit_at
 from api.command.session import opened_archive, run_here, settings_for
 from api.command.settings import settings as list_settings
@@ -48,20 +49,7 @@ app.command("settings")(list_settings)
 
 study_actions.install(app)
 
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
-]
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--url",
-        envvar="APPORTION_URL",
-        help="Ask this service instead of an archive of this machine; APPORTION_TOKEN is its token.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for plan.yaml and report.json, .md, .html.")]
-StudyId = Annotated[str, typer.Argument(help="A study's id, the start of it, or its name.")]
 
 
 @app.callback()

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from api.client import Client
 from api.command import output
+from api.command.options import AsJson, Home, Url
 from api.command.session import opened_archive, settings_for
 from api.routes.plans import names_of, plan_named, promote
 from env.errors import ApportionError
@@ -36,14 +37,6 @@ app = typer.Typer(
     cls=_ShownByDefault, no_args_is_help=True, help="Plans: show, list, diff, promote, export. `plan ID` shows one."
 )
 
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
-]
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="APPORTION_URL", help="Ask this service instead of an archive of this machine."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Plan = Annotated[
     str, typer.Argument(help="A promoted name, a study's id, its start or its name; :best behind it for the best.")
 ]

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from api.bodies import read_yaml
 from api.command import output
+from api.command.options import AsJson, Home
 from api.command.session import noted, opened_archive, settings_for
 from api.schedule_plans import enter_schedule, missing
 from api.schemas import RunPublic, ScheduleCreate, ScheduleDetail, SchedulePublic
@@ -29,10 +30,6 @@ app = typer.Typer(
     no_args_is_help=True, help="Plans checked on fresh draws by cron, once, or when data or models change."
 )
 
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Name = Annotated[str, typer.Argument(help="The schedule's name.")]
 
 POLL_S = 0.3

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
 from rich.table import Table
 
 from api.command import output
+from api.command.options import AsJson, Home
 from api.command.session import settings_for
 from api.settings import listed_settings
-
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def settings(home: Home = None, json: AsJson = False) -> None:

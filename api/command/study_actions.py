@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from api.command import output
+from api.command.options import AsJson, Home, StudyId, Url
 from api.command.sources import source_at
 from api.schemas import StudyPublic
-
-StudyId = Annotated[str, typer.Argument(help="A study's id, the start of it, or its name.")]
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
-]
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--url",
-        envvar="APPORTION_URL",
-        help="Ask this service instead of an archive of this machine; APPORTION_TOKEN is its token.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def install(app: typer.Typer) -> None:

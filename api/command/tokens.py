@@ -5,22 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from api.command import output
+from api.command.options import AsJson, Home
 from api.command.session import noted, opened_archive, settings_for
 from planner.archive import TokenRecord
 
 app = typer.Typer(no_args_is_help=True, help="Access tokens, for a service that others than this machine can reach.")
 
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder of the archive (APPORTION_HOME, default .apportion).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 

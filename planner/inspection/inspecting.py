@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import ValidationError
@@ -87,7 +88,7 @@ class _Stages:
         prompts = [_prompt(outcome.prompt_key, "stage", models, len(own), shown)]
         for key in outcome.other_keys:
             others = held.get(key, ())
-            draws = tuple(_other_draw(draw) for draw in others[:MOST_DRAWS])
+            draws = tuple(_as_kept(draw) for draw in others[:MOST_DRAWS])
             prompts.append(_prompt(key, "other", models, len(others), draws))
         if stage is not None:
             self._variables[outcome.stage] = answer_variable(stage, outcome.answer)
@@ -159,19 +160,13 @@ class _Stages:
             if draw.index not in kept and parse is not None and not draw.text_dropped:
                 answer = canonical(parse(draw.text))
             shown.append(
-                InspectedDraw(
-                    index=draw.index,
-                    text=None if draw.text_dropped else draw.text,
+                replace(
+                    _as_kept(draw),
                     answer=answer,
                     answer_known=known,
-                    finish=draw.finish_reason,
-                    prompt_tokens=draw.prompt_tokens,
-                    output_tokens=draw.output_tokens,
-                    logprob=draw.logprob,
                     score=scores.get(draw.index, draw.score),
                     asked=draw.index < outcome.samples if parallel else None,
                     chosen=known and answer is not None and answer == outcome.answer,
-                    origin=draw.origin,
                 )
             )
         return tuple(shown)
@@ -222,7 +217,8 @@ def _prompt(
     return InspectedPrompt(key, role, model.name, model.revision, held, draws, missing)
 
 
-def _other_draw(draw: Draw) -> InspectedDraw:
+def _as_kept(draw: Draw) -> InspectedDraw:
+    """A draw as the bank keeps it, before anything is read in it."""
     return InspectedDraw(
         index=draw.index,
         text=None if draw.text_dropped else draw.text,

@@ -11,7 +11,7 @@ from planner.archive.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
-TODO = "the study's result is not touched by this; apply the policy by hand with `apportion bank prune --yes`"
+REMEDY = "the study's result is not touched by this; apply the policy by hand with `apportion bank prune --yes`"
 
 
 async def drop_old_texts(archive: Archive, study_id: str) -> int:
@@ -27,10 +27,10 @@ async def drop_old_texts(archive: Archive, study_id: str) -> int:
     try:
         dropped = await asyncio.to_thread(_drop, archive, study_id)
     except ApportionError as error:
-        log.warning("the text policy could not be applied at the end of study %s: %s; %s", study_id, error, TODO)
+        log.warning("the text policy could not be applied at the end of study %s: %s; %s", study_id, error, REMEDY)
         return 0
     except Exception:
-        log.exception("the text policy could not be applied at the end of study %s; %s", study_id, TODO)
+        log.exception("the text policy could not be applied at the end of study %s; %s", study_id, REMEDY)
         return 0
     if dropped:
         log.info("%d texts dropped at the end of study %s", dropped, study_id)

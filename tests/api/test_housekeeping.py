@@ -17,6 +17,7 @@ def test_an_old_study_goes_while_the_house_is_kept(tmp_path: Path) -> None:
         archive.studies.set_status("s", "cancelled")
         with kept_house(settings, archive):
             until(lambda: not archive.studies.list())
+        assert archive.studies.list() == []
 
 
 def test_nothing_goes_where_the_settings_keep_all(tmp_path: Path) -> None:
