@@ -11,8 +11,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from env.backends import DrawRequest, Failed, Settled
-from env.bank import draw_key
+from env.backends import DrawRequest, Failed, ScoreRequest, Settled
+from env.bank import draw_key, score_key
 from planner.archive import Archive
 from planner.archive.statuses import TERMINAL
 from planner.durable import Runtime, workflows
@@ -23,7 +23,7 @@ PAUSE_EVERY, PAUSE_SECONDS = 40, 0.03
 
 
 class LoggedDice(DiceBackend):
-    """Writes every draw it makes to a file before handing it out, and takes its time."""
+    """Writes every draw and every score it makes to a file before handing it out, and takes its time."""
 
     def __init__(self, model: str, log: str) -> None:
         super().__init__(model)
@@ -40,6 +40,14 @@ class LoggedDice(DiceBackend):
                 yield outcome
                 if outcome.position % PAUSE_EVERY == 0:
                     await asyncio.sleep(PAUSE_SECONDS)
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Settled | Failed]:
+        with open(self._log, "a") as log:  # noqa: ASYNC230 - as above
+            async for outcome in super().score(requests):
+                request = requests[outcome.position]
+                log.write(f"{score_key(self.identity, request.messages, request.partial)} 0\n")
+                log.flush()
+                yield outcome
 
 
 class LoggedDiceBackends(DiceBackends):
